@@ -1,0 +1,47 @@
+"""A small ViT from scratch on real images, with no download.
+
+Data: the 1,797 handwritten digits of scikit-learn, 8x8 pixels; 360 are held
+out for testing.
+
+  python -m vit_jax.main --config=configs/quickstart.py
+"""
+
+import ml_collections
+
+from configs import common
+from configs.common import op
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The experiment."""
+  config = common.get_config()
+  config.duration = '100 epochs'
+  config.batch_size = 96
+  config.dtype = 'float32'  # bfloat16 is slow on a CPU
+  config.ema = 0.999
+
+  config.model = {
+    'name': 'vit',
+    'patch_size': 2,
+    'width': 64,
+    'depth': 4,
+    'mlp_dim': 256,
+    'num_heads': 4,
+    'pool': 'gap',
+    'drop_path': 0.1,
+    'scan': False,
+  }
+  config.objective.mixup = 0.2
+  config.optim.learning_rate = 2e-3
+  config.optim.weight_decay = 0.05
+  config.optim.schedule = {'name': 'cosine', 'warmup': '10 epochs'}
+
+  config.data.train = 'digits:train'
+  config.transforms = (op('random_crop', size=8, pad=1),)
+  config.augment = ()  # a mirrored digit is another one
+  config.evals.test = common.evaluation('digits:test')
+  config.eval_batch_size = 360
+  config.eval_every = '10 epochs'
+  config.checkpoint.every = '10 epochs'
+  config.checkpoint.best = 'test/accuracy'
+  return config

@@ -1,0 +1,118 @@
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax.layers.attention import (
+  CrossAttention,
+  MultiHeadAttention,
+  dot_product_attention,
+)
+
+
+def normal(seed, *shape):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def softmax_by_hand(query, key, value, *, bias=0.0):
+  query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
+  logits = np.einsum('bqht,bnht->bhqn', query, key) / np.sqrt(query.shape[-1])
+  weights = np.exp(logits + bias)
+  weights /= weights.sum(-1, keepdims=True)
+  return np.einsum('bhqn,bnht->bqht', weights, value)
+
+
+def test_attention_equals_its_definition():
+  query, key, value = normal(0, 2, 3, 2, 4), *normal(1, 2, 2, 5, 2, 4)
+  bias = normal(2, 1, 2, 3, 5)
+  np.testing.assert_allclose(
+    dot_product_attention(query, key, value, bias=bias),
+    softmax_by_hand(query, key, value, bias=np.asarray(bias)),
+    rtol=1e-5,
+    atol=1e-6,
+  )
+
+
+def test_masked_keys_do_not_matter():
+  query, key, value = normal(0, 3, 1, 4, 2, 4)
+  mask = jnp.array([True, True, False, True]).reshape(1, 1, 1, 4)
+  before = dot_product_attention(query, key, value, mask=mask)
+  after = dot_product_attention(
+    query, key.at[:, 2].set(9.0), value.at[:, 2].set(9.0), mask=mask
+  )
+  np.testing.assert_array_equal(before, after)
+
+
+def test_the_softmax_of_bfloat16_is_computed_in_float32():
+  # 1024 equal weights: a sum in bfloat16 would stop growing at 256.
+  query, key, value = jnp.ones((3, 1, 1024, 1, 8), jnp.bfloat16)
+  mixed = dot_product_attention(query, key, value)
+  assert mixed.dtype == jnp.bfloat16
+  np.testing.assert_allclose(mixed.astype(jnp.float32), 1.0, rtol=0.01)
+
+
+@hypothesis.settings(deadline=None, max_examples=10)
+@hypothesis.given(order=st.permutations(range(5)))
+def test_attention_without_positions_is_permutation_equivariant(order):
+  tokens, order = normal(0, 2, 5, 8), np.array(order)
+  module = MultiHeadAttention(num_heads=2)
+  variables = module.init(jax.random.key(1), tokens)
+  np.testing.assert_allclose(
+    module.apply(variables, tokens[:, order]),
+    module.apply(variables, tokens)[:, order],
+    rtol=1e-4,
+    atol=1e-5,
+  )
+
+
+def test_query_key_and_value_are_each_xavier_uniform():
+  module = MultiHeadAttention(num_heads=4)
+  params = module.init(jax.random.key(0), jnp.zeros((1, 2, 32)))['params']
+  assert params['qkv']['kernel'].shape == (32, 3, 4, 8)
+  assert params['qkv']['bias'].shape == (3, 4, 8)
+  assert params['out']['kernel'].shape == (4, 8, 32)
+  assert params['out']['bias'].shape == (32,)
+  bound = np.sqrt(6 / (32 + 32))
+  kernels = [params['qkv']['kernel'][:, i] for i in range(3)]
+  for kernel in [*kernels, params['out']['kernel']]:
+    assert 0.98 * bound < jnp.abs(kernel).max() <= bound
+    np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.1)
+
+
+def test_cross_attention_to_oneself_is_self_attention():
+  tokens = normal(0, 2, 5, 8)
+  module = MultiHeadAttention(num_heads=2)
+  params = module.init(jax.random.key(1), tokens)['params']
+  params['qkv']['bias'] = normal(2, 3, 2, 4)
+  cross = {
+    'q': {k: v[0 if k == 'bias' else np.s_[:, 0]] for k, v in
+          params['qkv'].items()},
+    'kv': {k: v[np.s_[1:] if k == 'bias' else np.s_[:, 1:]] for k, v in
+           params['qkv'].items()},
+    'out': params['out'],
+  }  # fmt: skip
+  np.testing.assert_allclose(
+    CrossAttention(num_heads=2).apply({'params': cross}, tokens, tokens),
+    module.apply({'params': params}, tokens),
+    rtol=1e-5,
+    atol=1e-6,
+  )
+
+
+def test_a_context_may_have_another_width():
+  module, query, context = (
+    CrossAttention(2),
+    normal(0, 2, 3, 8),
+    normal(1, 2, 5, 6),
+  )
+  params = module.init(jax.random.key(0), query, context)
+  assert module.apply(params, query, context).shape == (2, 3, 8)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused():
+  with pytest.raises(
+    ValueError, match=r'num_heads=3 .*width=8.*\[1, 2, 4, 8\]'
+  ):
+    MultiHeadAttention(num_heads=3).init(jax.random.key(0), jnp.ones((1, 2, 8)))

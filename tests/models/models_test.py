@@ -1,0 +1,172 @@
+"""Contracts that every entry of MODELS keeps."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax import models
+from vit_jax.models.scan import stack_blocks, unstack_blocks
+
+VIT = dict(
+  patch_size=4, width=8, depth=2, mlp_dim=16, num_heads=2, num_classes=3
+)
+MIXER = dict(
+  patch_size=4, width=8, depth=2, token_dim=6, channel_dim=16, num_classes=3
+)
+# One small model for each architecture, and one for each way it branches.
+SMALL = {
+  'mlp_mixer': ('mlp_mixer', MIXER),
+  'vit': ('vit', VIT),
+  'vit gap': ('vit', VIT | dict(pool='gap', pos_embed='sincos2d')),
+  'vit map': ('vit', VIT | dict(pool='map', layer_scale=0.1, gelu='erf')),
+  'vit tanh': ('vit', VIT | dict(representation_size=5, pos_embed='none')),
+  'vit hybrid': ('vit', VIT | dict(resnet=(1, 1), patch_size=1, width=16)),
+}
+every_model = pytest.mark.parametrize('case', SMALL)
+
+
+def images(seed=0, *, shape=(3, 16, 24, 3)):
+  rng = np.random.default_rng(seed)
+  return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+@functools.cache
+def model_and_params(case):
+  """A model and random parameters: at the start some of them are zero."""
+  name, fields = SMALL[case]
+  model = models.build(name, **fields)
+  params = jax.eval_shape(model.init, jax.random.key(0), images())
+  rng = np.random.default_rng(1)
+  draw = lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32)
+  return model, jax.tree.map(draw, params)
+
+
+def assert_close(actual, expected):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+    actual,
+    expected,
+  )
+
+
+def test_every_architecture_is_tested():
+  assert {name for name, _ in SMALL.values()} == set(models.MODELS)
+
+
+@every_model
+def test_outputs_have_the_promised_shapes(case):
+  model, params = model_and_params(case)
+  output = jax.eval_shape(model.apply, params, images())
+  patch = 8 if case == 'vit hybrid' else 4
+  width = SMALL[case][1]['width']
+  assert output.logits.shape == (3, 3)
+  assert output.pooled.shape == (3, 5 if case == 'vit tanh' else width)
+  (feature_map,) = output.pyramid
+  assert feature_map.shape == (3, 16 // patch, 24 // patch, width)
+
+
+@every_model
+def test_without_classes_there_is_no_head(case):
+  model, _ = model_and_params(case)
+  model = model.clone(num_classes=None)
+  output, variables = jax.eval_shape(
+    model.init_with_output, jax.random.key(0), images()
+  )
+  assert output.logits is None
+  assert 'head' not in variables['params']
+
+
+@every_model
+def test_every_parameter_receives_a_gradient(case):
+  model, params = model_and_params(case)
+
+  def loss(params):
+    logits = model.apply(params, images()).logits
+    return jnp.sum(jnp.sin(logits) * jnp.arange(9.0).reshape(3, 3))
+
+  grads = jax.jit(jax.grad(loss))(params)
+  for path, grad in jax.tree.leaves_with_path(grads):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    # It moves all channels of a token alike, which every norm takes away again.
+    if not name.endswith('token_mlp/fc2/bias'):
+      assert np.abs(grad).max() > 1e-6, name
+
+
+@every_model
+def test_evaluation_is_deterministic_and_knows_no_batch(case):
+  model, params = model_and_params(case)
+  predict = jax.jit(model.apply)
+  once, again = predict(params, images()), predict(params, images())
+  jax.tree.map(np.testing.assert_array_equal, once, again)
+  order = jnp.array([2, 0, 1])
+  shuffled = predict(params, images()[order])
+  assert_close(shuffled, jax.tree.map(lambda x: x[order], once))
+
+
+@every_model
+def test_scanned_blocks_compute_what_unrolled_blocks_do(case):
+  model, params = model_and_params(case)
+  scanned = model.clone(scan=True)
+  stacked = stack_blocks(params)
+  fresh = jax.eval_shape(scanned.init, jax.random.key(0), images())
+  assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(jnp.shape, fresh)
+  assert_close(
+    jax.jit(scanned.apply)(stacked, images()),
+    jax.jit(model.apply)(params, images()),
+  )
+  jax.tree.map(np.testing.assert_array_equal, unstack_blocks(stacked), params)
+
+
+@pytest.mark.parametrize('scan', [False, True])
+@pytest.mark.parametrize('case', models.MODELS)
+def test_drop_path_is_random_in_training_and_absent_in_evaluation(case, scan):
+  model, params = model_and_params(case)
+  params = stack_blocks(params) if scan else params
+  model = model.clone(scan=scan)
+  dropping = model.clone(drop_path=0.5)
+
+  @jax.jit
+  def train(seed):
+    rngs = {'dropout': jax.random.key(seed)}
+    return dropping.apply(params, images(), train=True, rngs=rngs).pooled
+
+  different = [np.abs(train(0) - train(seed)).max() for seed in (1, 2, 3)]
+  assert max(different) > 1e-3
+  np.testing.assert_array_equal(train(0), train(0))
+  evaluate, reference = jax.jit(dropping.apply), jax.jit(model.apply)
+  assert_close(evaluate(params, images()), reference(params, images()))
+
+
+@pytest.mark.parametrize(
+  ('name', 'variant'),
+  [(n, v) for n, model in models.MODELS.items() for v in model.variants],
+)
+def test_every_published_variant_builds(name, variant):
+  model = models.build(name, variant, num_classes=7)
+  assert model.num_classes == 7
+  assert model.width % 32 == 0
+
+
+def test_overrides_win_over_the_variant():
+  model = models.build('vit', 'S/16', depth=3, drop_path=0.1)
+  assert (model.width, model.depth, model.drop_path) == (384, 3, 0.1)
+
+
+@pytest.mark.parametrize(
+  ('name', 'variant', 'fields', 'message'),
+  [
+    ('vitt', 'S/16', {}, "unknown model 'vitt': did you mean 'vit'"),
+    ('vit', 'X/16', {}, "unknown variant 'X/16': did you mean '.*/16'"),
+    ('vit', 'S', {}, "unknown variant 'S'"),
+    ('vit', 'S/0', {}, "unknown variant 'S/0'"),
+    ('vit', 'S/16', {'droppath': 0.1}, "field of 'vit' .*mean 'drop_path'"),
+    ('vit', 'S/16', {'parent': None}, "unknown field of 'vit' 'parent'"),
+    ('mlp_mixer', None, {'width': 8}, 'needs patch_size, depth.*B/16'),
+  ],
+)
+def test_what_is_unknown_or_missing_is_named(name, variant, fields, message):
+  with pytest.raises(ValueError, match=message):
+    models.build(name, variant, **fields)

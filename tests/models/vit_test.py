@@ -1,0 +1,177 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax import models
+from vit_jax.models.vit import HYBRIDS, SIZES, ViT, variant
+
+SMALL = dict(patch_size=4, width=8, depth=1, mlp_dim=16, num_heads=2)
+IMAGE = jnp.ones((2, 8, 12, 3))
+
+# As in google-research/vision_transformer, at 224 pixels and 1000 classes.
+PARAMS = {
+  'Ti/16': 5_717_416,
+  'S/16': 22_050_664,
+  'S/32': 22_878_952,
+  'B/8': 86_576_872,
+  'B/16': 86_567_656,
+  'B/32': 88_224_232,
+  'L/16': 304_326_632,
+  'L/32': 306_535_400,
+  'H/14': 632_045_800,
+  'R+Ti/16': 6_337_704,
+  'R26+S/32': 36_431_912,
+  'R26+B/32': 101_383_976,
+  'R50+B/16': 98_659_112,
+  'R50+L/32': 328_994_856,
+}
+PARAMS_GAP = {
+  'S/16': 22_049_896,
+  'S/32': 22_878_184,
+  'B/16': 86_566_120,
+  'B/32': 88_222_696,
+}
+
+
+def count(size=224, **fields):
+  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  model = models.build('vit', num_classes=1000, scan=True, **fields)
+  params = jax.eval_shape(model.init, jax.random.key(0), image)
+  return sum(x.size for x in jax.tree.leaves(params))
+
+
+def init(image=IMAGE, **fields):
+  model = ViT(**SMALL | fields)
+  return model, jax.jit(model.init)(jax.random.key(0), image)['params']
+
+
+@pytest.mark.parametrize('name', PARAMS)
+def test_parameters_are_as_many_as_published(name):
+  assert count(variant=name) == PARAMS[name]
+
+
+@pytest.mark.parametrize('name', PARAMS_GAP)
+def test_parameters_without_class_token_are_as_many_as_published(name):
+  assert count(variant=name, pool='gap') == PARAMS_GAP[name]
+
+
+@pytest.mark.parametrize(
+  ('name', 'millions'),
+  [('s/28', 5.615), ('s/16', 5.244), ('B/28', 87.68), ('So400m/14', 413.6)]
+  + [('L/14', 304.2), ('g/14', 1012.6), ('G/14', 1844.4), ('e/14', 3807.2)],
+)
+def test_parameters_round_to_the_published_millions(name, millions):
+  digits = len(str(millions).partition('.')[2])
+  assert round(count(variant=name) / 1e6, digits) == millions
+
+
+def test_the_hybrid_r_ti_16_has_49_tokens():
+  image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+  model = models.build('vit', 'R+Ti/16')
+  output, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+  assert output.pyramid[0].shape == (1, 7, 7, 192)
+
+
+def test_any_patch_size_goes_with_any_size():
+  assert variant('g/7') == SIZES['g'] | {'patch_size': 7}
+  assert variant('R50+L/32') == HYBRIDS['R50+L/32']
+
+
+def test_the_parameters_start_as_in_the_paper():
+  _, params = init(num_classes=3, head_bias=-10.0, representation_size=4)
+  assert not params['head']['kernel'].any()
+  np.testing.assert_array_equal(params['head']['bias'], np.full(3, -10.0))
+  assert not params['cls'].any()
+  assert params['pos_embed'].shape == (1, 7, 8)
+  assert 0.015 < params['pos_embed'].std() < 0.025
+  assert set(params) == {
+    *('patch_embed', 'cls', 'pos_embed', 'block_0', 'norm', 'pre_logits'),
+    'head',
+  }
+  assert set(params['block_0']) == {'norm1', 'attn', 'norm2', 'mlp'}
+
+
+def test_scanned_blocks_start_differently():
+  _, params = init(scan=True, depth=2)
+  kernel = params['blocks']['mlp']['fc1']['kernel']
+  assert kernel.shape == (2, 8, 16)
+  assert jnp.abs(kernel[0] - kernel[1]).max() > 0.1
+
+
+def test_the_class_token_has_a_position_if_positions_are_learned():
+  model, params = init()
+  shift = jnp.arange(8.0)
+  moved = params | {'pos_embed': params['pos_embed'].at[:, 0].add(shift)}
+  before = model.apply({'params': params}, IMAGE).pooled
+  after = model.apply({'params': moved}, IMAGE).pooled
+  assert jnp.abs(after - before).max() > 1e-2
+
+
+def test_the_average_is_taken_over_the_normed_patches():
+  model, params = init(pool='gap')
+  output = model.apply({'params': params}, IMAGE)
+  np.testing.assert_allclose(
+    output.pooled, output.pyramid[0].mean((1, 2)), rtol=1e-5, atol=1e-6
+  )
+
+
+def test_the_pyramid_holds_the_patches_at_their_places():
+  # Without positions, the two equal halves of an image give equal maps; cls
+  # must not shift them.
+  half = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
+  image = jnp.concatenate([half, half], axis=2)
+  model, params = init(image, pos_embed='none')
+  (feature_map,) = model.apply({'params': params}, image).pyramid
+  assert feature_map.shape == (1, 2, 4, 8)
+  np.testing.assert_allclose(
+    feature_map[:, :, :2], feature_map[:, :, 2:], rtol=1e-4, atol=1e-5
+  )
+
+
+def test_without_positions_the_order_of_the_patches_does_not_matter():
+  image = jax.random.normal(jax.random.key(0), (1, 8, 12, 3))
+  flipped = jnp.concatenate([image[:, 4:], image[:, :4]], axis=1)
+  model, params = init(image, pos_embed='none')
+  np.testing.assert_allclose(
+    model.apply({'params': params}, flipped).pooled,
+    model.apply({'params': params}, image).pooled,
+    rtol=1e-4,
+    atol=1e-5,
+  )
+
+
+def test_a_layer_scale_of_zero_leaves_the_tokens_alone():
+  image = jax.random.normal(jax.random.key(0), (1, 8, 12, 3))
+  deep, params = init(image, depth=1, layer_scale=0.0, pool='gap')
+  flat = deep.clone(depth=0)
+  np.testing.assert_allclose(
+    deep.apply({'params': params}, image).pooled,
+    flat.apply({'params': params}, image).pooled,
+    rtol=1e-5,
+    atol=1e-6,
+  )
+
+
+def test_dropout_acts_in_training_only():
+  model, params = init(dropout=0.5, pool='gap')
+  variables, rngs = {'params': params}, {'dropout': jax.random.key(0)}
+  quiet = model.apply(variables, IMAGE).pooled
+  np.testing.assert_allclose(quiet[0], quiet[1], rtol=1e-5, atol=1e-6)
+  noisy = model.apply(variables, IMAGE, train=True, rngs=rngs).pooled
+  assert jnp.abs(noisy[0] - noisy[1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'pool': 'tok'}, "unknown pool 'tok': did you mean 'token'"),
+    ({'pos_embed': 'learn'}, "unknown pos_embed 'learn'.*'learned'"),
+    ({'drop_path': 1.5}, r'drop_path=1.5 must lie in \[0, 1\)'),
+    ({'num_heads': 3}, 'num_heads=3 does not divide width=8'),
+    ({'patch_size': 16}, '8x12 is smaller than a patch of 16x16'),
+  ],
+)
+def test_a_field_without_a_meaning_is_refused(fields, message):
+  with pytest.raises(ValueError, match=message):
+    init(**fields)

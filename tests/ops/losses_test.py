@@ -1,0 +1,68 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax.ops import losses
+
+BOTH = [losses.softmax_cross_entropy, losses.sigmoid_cross_entropy]
+
+
+def draw(*shape):
+  rng = np.random.default_rng(0)
+  logits = rng.normal(scale=3, size=shape).astype(np.float32)
+  labels = rng.dirichlet(np.ones(shape[-1]), size=shape[:-1])
+  return jnp.asarray(logits), jnp.asarray(labels, jnp.float32)
+
+
+def test_softmax_cross_entropy_has_its_closed_form():
+  logits, labels = draw(5, 7)
+  p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  np.testing.assert_allclose(
+    losses.softmax_cross_entropy(logits, labels),
+    -(labels * np.log(p)).sum(-1),
+    rtol=1e-5,
+  )
+
+
+def test_sigmoid_cross_entropy_sums_over_the_classes():
+  logits, labels = draw(5, 7)
+  p = 1 / (1 + np.exp(-logits))
+  np.testing.assert_allclose(
+    losses.sigmoid_cross_entropy(logits, labels),
+    -(labels * np.log(p) + (1 - labels) * np.log(1 - p)).sum(-1),
+    rtol=1e-5,
+  )
+
+
+@pytest.mark.parametrize('loss', BOTH)
+def test_a_loss_keeps_the_leading_axes(loss):
+  assert loss(*draw(2, 3, 4)).shape == (2, 3)
+  assert loss(*draw(4)).shape == ()
+
+
+@pytest.mark.parametrize('loss', BOTH)
+def test_a_loss_is_computed_in_float32(loss):
+  logits, labels = draw(5, 7)
+  logits = logits.astype(jnp.bfloat16)
+  low = loss(logits, labels)
+  assert low.dtype == jnp.float32
+  # As exact as if the rounded logits had come in float32.
+  np.testing.assert_array_equal(low, loss(logits.astype(jnp.float32), labels))
+
+
+@pytest.mark.parametrize('loss', BOTH)
+def test_a_loss_of_huge_logits_is_finite_and_so_is_its_gradient(loss):
+  logits = jnp.asarray([[1e4, -1e4, 0.0]])
+  labels = jnp.asarray([[0, 1, 0]])
+  value, grad = jax.value_and_grad(lambda x: loss(x, labels).sum())(logits)
+  np.testing.assert_allclose(value, 2e4, rtol=1e-3)
+  assert np.isfinite(grad).all()
+
+
+@pytest.mark.parametrize('loss', BOTH)
+def test_the_gradient_is_the_error_of_the_probability(loss):
+  logits, labels = draw(2, 3)
+  squash = jax.nn.softmax if loss is BOTH[0] else jax.nn.sigmoid
+  grad = jax.grad(lambda x: loss(x, labels).sum())(logits)
+  np.testing.assert_allclose(grad, squash(logits) - labels, atol=1e-6)

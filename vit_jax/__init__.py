@@ -1,0 +1,1 @@
+"""Vision transformers in JAX and Flax: train, evaluate, inspect, export."""

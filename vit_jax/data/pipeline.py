@@ -1,0 +1,277 @@
+"""From a source to batches, in an order that is a function of the step alone.
+
+Training reads an endless sequence of positions 0, 1, 2, ...: each epoch is
+another permutation of the examples. Step s of batch size B holds the positions
+[s B, (s + 1) B), of which process p of P takes the p-th of P equal parts. A
+position alone decides which example it is and which random numbers its
+transforms draw. So resuming at step s, on any number of processes, workers and
+threads, continues as if nothing had happened: there is no state to save.
+
+The threads and workers run over whole batches. That costs one hand-over per
+batch rather than per image, and nothing depends on how many there are. A
+process holds about `num_threads` + 2 batches in memory, with workers so many
+for each worker.
+"""
+
+import dataclasses
+import functools
+import logging
+import os
+from collections.abc import Callable
+
+import cv2
+import grain
+import numpy as np
+
+from vit_jax.data.decoding import DecodeError, decode
+from vit_jax.data.sources import Source
+
+# (image uint8 (h, w, c), rng) -> image uint8 (h, w, c)
+Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+logger = logging.getLogger(__name__)
+
+# So many unreadable images in a row are not an accident: a disk is gone.
+MAX_BAD_IN_A_ROW = 100
+# So many are named one by one in the log, then only counted.
+MAX_BAD_NAMED = 10
+
+
+def pipeline(
+  source: Source,
+  transform: Transform,
+  *,
+  batch_size: int,
+  seed: int,
+  steps: int,
+  start: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+  num_threads: int | None = None,
+  num_workers: int = 0,
+  on_bad_image: str = 'skip',
+) -> grain.IterDataset:
+  """Batches for training: this process's share of `steps` steps.
+
+  Args:
+    source: the examples; each is seen once an epoch.
+    transform: must bring all images to one shape.
+    batch_size: of all processes together.
+    seed: 0 <= seed < 2**32, of the order and of the transforms.
+    steps: how many batches to yield.
+    start: the step to begin with, where a run resumes.
+    process_index: of this process.
+    process_count: how many share the batch.
+    num_threads: that load in parallel; None is one per core, at most 16; 0
+      loads when asked.
+    num_workers: processes that load in parallel, each with `num_threads`, for
+      when Python's lock rather than the cores is the limit.
+    on_bad_image: 'skip' takes the next readable example of the order instead,
+      and warns with the name of the file; 'error' raises.
+
+  Returns:
+    An iterable of dicts: image uint8 (b, h, w, c), label int32 (b,) and mask
+    float32 (b,), all ones, where b is batch_size / process_count.
+
+  Raises:
+    ValueError: an argument out of range; while iterating, a label out of
+      range, images that differ in shape, or a bad image if that is an error.
+  """
+  if not 0 <= seed < 2**32:
+    raise ValueError(f'{seed=} is not in [0, 2**32).')
+  if start < 0 or steps < 0:
+    raise ValueError(f'{start=} and {steps=} must not be negative.')
+  load = _Load(
+    source=source,
+    transform=transform,
+    batch_size=batch_size,
+    process_index=process_index,
+    process_count=process_count,
+    on_bad_image=on_bad_image,
+    seed=seed,
+    train=True,
+  )
+  return _iterate(load, start, start + steps, num_threads, num_workers)
+
+
+def one_pass(
+  source: Source,
+  transform: Transform,
+  *,
+  batch_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  num_threads: int | None = None,
+  num_workers: int = 0,
+  on_bad_image: str = 'skip',
+) -> grain.IterDataset:
+  """Batches for evaluation: every example once, in the order of the source.
+
+  All batches have the same size and all processes yield equally many. Rows
+  that only fill the last batch repeat other examples, with mask 0; so do rows
+  whose own image is unreadable, each with a warning. Arguments, result and
+  errors are those of `pipeline`; the result can be iterated over again.
+  """
+  load = _Load(
+    source=source,
+    transform=transform,
+    batch_size=batch_size,
+    process_index=process_index,
+    process_count=process_count,
+    on_bad_image=on_bad_image,
+    seed=0,
+    train=False,
+  )
+  steps = -(-len(source) // batch_size)
+  return _iterate(load, 0, steps, num_threads, num_workers)
+
+
+def _iterate(
+  load: '_Load',
+  start: int,
+  stop: int,
+  num_threads: int | None,
+  num_workers: int,
+) -> grain.IterDataset:
+  if num_threads is None:
+    num_threads = min(os.cpu_count() or 1, 16)
+  dataset = (
+    grain.MapDataset.range(start, stop)
+    .map(load)
+    .to_iter_dataset(
+      grain.ReadOptions(
+        num_threads=num_threads, prefetch_buffer_size=num_threads + 1
+      )
+    )
+  )
+  if num_workers:
+    dataset = dataset.mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=num_workers)
+    )
+  return dataset
+
+
+class _BadImages:
+  """Warns of the first few by name, then counts; each image only once."""
+
+  def __init__(self):
+    # Adding to a set is atomic: threads need no lock, and it can be pickled.
+    self.names = set()
+
+  def report(self, name: str, error: Exception) -> None:
+    if name in self.names:
+      return
+    self.names.add(name)
+    count = len(self.names)
+    if count <= MAX_BAD_NAMED:
+      logger.warning('Unreadable image %s: %s', name, error)
+    elif count % 100 == 0:
+      logger.warning('%d unreadable images, the last is %s', count, name)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class _Load:
+  """The function step -> batch; it can be sent to another process."""
+
+  source: Source
+  transform: Transform
+  batch_size: int
+  process_index: int
+  process_count: int
+  on_bad_image: str
+  seed: int
+  train: bool
+  bad_images: _BadImages = dataclasses.field(default_factory=_BadImages)
+
+  def __post_init__(self):
+    if self.batch_size < 1 or self.batch_size % self.process_count:
+      raise ValueError(
+        f'batch_size={self.batch_size} must be a positive multiple of '
+        f'process_count={self.process_count}: each process loads equally many.'
+      )
+    if not 0 <= self.process_index < self.process_count:
+      raise ValueError(
+        f'process_index={self.process_index} is not in '
+        f'[0, {self.process_count}), the range of process_count.'
+      )
+    if self.on_bad_image not in ('skip', 'error'):
+      raise ValueError(
+        f"on_bad_image={self.on_bad_image!r} is neither 'skip' nor 'error'."
+      )
+    if not len(self.source):
+      raise ValueError('The source holds no examples.')
+
+  def __call__(self, step: int) -> dict[str, np.ndarray]:
+    # The threads of the pipeline keep the cores busy; OpenCV's own would only
+    # compete with them.
+    cv2.setNumThreads(1)
+    rows = self.batch_size // self.process_count
+    first = step * self.batch_size + self.process_index * rows
+    images, labels, mask = zip(
+      *(self._row(position) for position in range(first, first + rows)),
+      strict=True,
+    )
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+      raise ValueError(
+        f'The images of a batch differ in shape: {sorted(shapes)[:3]}. End the '
+        "transforms with one that fixes it, e.g. {'name': 'resize', 'size': "
+        "224} or {'name': 'central_crop', 'size': 224}."
+      )
+    return {
+      'image': np.stack(images),  # (B, H, W, C)
+      'label': np.array(labels, np.int32),
+      'mask': np.array(mask, np.float32),
+    }
+
+  def _row(self, position: int) -> tuple[np.ndarray, int, bool]:
+    """The image, label and mask of a position, or of the next readable one."""
+    for attempt in range(MAX_BAD_IN_A_ROW):
+      index = self._index(position + attempt)
+      try:
+        example = self.source[index]
+        image = example['image']
+        if isinstance(image, bytes):
+          image = decode(image)
+      except (DecodeError, OSError) as error:
+        name = self.source.name(index)
+        if self.on_bad_image == 'error':
+          raise ValueError(f'Unreadable image {name}: {error}') from error
+        self.bad_images.report(name, error)
+        continue
+      # A counter-based generator: the key may be any pair of numbers, without
+      # a correlation between neighbours.
+      rng = np.random.Generator(np.random.Philox(key=(self.seed, position)))
+      image = self.transform(image, rng)
+      mask = self.train or (attempt == 0 and position < len(self.source))
+      return image, self._checked_label(example['label'], index), mask
+    raise ValueError(
+      f'{MAX_BAD_IN_A_ROW} images in a row are unreadable, the last is '
+      f'{self.source.name(index)}: is the disk still there?'
+    )
+
+  def _index(self, position: int) -> int:
+    epoch, index = divmod(position, len(self.source))
+    if not self.train:
+      return index
+    return grain.experimental.index_shuffle(
+      index,
+      max_index=len(self.source) - 1,
+      seed=_seed_of_epoch(self.seed, epoch),
+      rounds=4,
+    )
+
+  def _checked_label(self, label: int, index: int) -> int:
+    num_classes = len(self.source.class_names)
+    if not 0 <= label < num_classes:
+      raise ValueError(
+        f'{self.source.name(index)} has the label {label}, which is not in '
+        f'[0, {num_classes}); choose a split that has labels.'
+      )
+    return label
+
+
+@functools.lru_cache(maxsize=16)
+def _seed_of_epoch(seed: int, epoch: int) -> int:
+  """Mixed, so that seed 1 is not seed 0 shifted by an epoch."""
+  return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])

@@ -1,0 +1,353 @@
+"""Where examples come from: `open(address)` gives a `Source`.
+
+The grammar of an address is LOCATION[:SPLIT][SLICE].
+
+LOCATION:
+  digits            scikit-learn's 1,797 handwritten digits, 8x8: no download
+  tfds:cifar10      a data set of TFDS, prepared as ArrayRecord; with a config:
+                    tfds:imagenet2012_subset/1pct
+  /my/images        a folder: class/image.jpg, or train/class/image.jpg beside
+                    val/class/image.jpg, or test/class/image.jpg
+  /my/labels.csv    with the header path,label; paths relative to the file
+  /my/data.npz      arrays `image` uint8 (n, h, w[, c]) and `label` (n,), and
+                    `class_names` (k,) if you like
+SPLIT: train (the default), val or test, for digits and for folders; for TFDS
+  those of the data set. CSV and .npz files have none.
+SLICE: [:90%], [10%:], [25%:50%], [:500]. TFDS slices its own order. All others
+  are first put into a fixed order in which each stretch holds the classes in
+  proportion, so that no slice is short of a class; [:90%] and [90%:] are
+  disjoint and complete.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from vit_jax.data import files, prepared
+
+NUM_TEST_DIGITS = 360
+
+ADDRESS = r'(.+?)(?::(\w+))?(\[[^\[\]]*\])?'
+# The name may end with a version (mnist:3.0.1); a split, with slices as TFDS
+# likes them, begins with a letter.
+TFDS_ADDRESS = r'tfds:([^:\[\]]+(?::\d[\d.]*)?)(?::([a-zA-Z].*))?'
+
+
+@runtime_checkable
+class Source(Protocol):
+  """Examples that can be read at random, from many threads and processes.
+
+  Attributes:
+    class_names: (k,); a label is an index into them.
+    labels: int (n,), where they are known without reading the images.
+  """
+
+  class_names: tuple[str, ...]
+  labels: np.ndarray | None
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    """The `image`, encoded bytes or uint8 (h, w, c), and `label`, an int."""
+    ...
+
+  def name(self, index: int) -> str:
+    """Identifies an example in a warning."""
+    ...
+
+
+class Pair(NamedTuple):
+  """Two sources with the same classes and no example in common."""
+
+  train: Source
+  validation: Source
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arrays:
+  """A source in memory.
+
+  Attributes:
+    image: uint8 (n, h, w, c) or (n, h, w).
+    labels: int (n,), indices into class_names.
+    class_names: (k,).
+    title: for warnings.
+  """
+
+  image: np.ndarray
+  labels: np.ndarray
+  class_names: tuple[str, ...]
+  title: str = 'arrays'
+
+  def __post_init__(self):
+    if self.image.dtype != np.uint8 or self.image.ndim not in (3, 4):
+      raise ValueError(
+        f'{self.title}: the images must be uint8 (n, h, w, c) or (n, h, w), '
+        f'not {self.image.dtype} {self.image.shape}.'
+      )
+    if self.labels.shape != self.image.shape[:1]:
+      raise ValueError(
+        f'{self.title}: {self.image.shape[0]} images need as many labels; '
+        f'their shape is {self.labels.shape}.'
+      )
+    if not np.issubdtype(self.labels.dtype, np.integer):
+      raise ValueError(
+        f'{self.title}: labels must be integers, not {self.labels.dtype}.'
+      )
+    bad = (self.labels < 0) | (self.labels >= len(self.class_names))
+    if bad.any():
+      raise ValueError(
+        f'{self.title}: label {self.labels[bad][0]} of example '
+        f'{np.flatnonzero(bad)[0]} is not in [0, {len(self.class_names)}), '
+        'the range of class_names.'
+      )
+
+  def __len__(self):
+    return len(self.image)
+
+  def __getitem__(self, index: int):
+    image = self.image[index]
+    if image.ndim == 2:
+      image = image[:, :, None]  # (H, W, 1)
+    return {'image': image, 'label': int(self.labels[index])}
+
+  def name(self, index: int) -> str:
+    """Identifies an example in a warning."""
+    return f'{self.title}[{index}]'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subset:
+  """Some examples of another source.
+
+  Attributes:
+    source: the whole.
+    indices: of the chosen examples, int (n,).
+  """
+
+  source: Source
+  indices: np.ndarray
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """Those of the whole, even if the part lacks a class."""
+    return self.source.class_names
+
+  @property
+  def labels(self) -> np.ndarray | None:
+    """Of the chosen examples, (n,)."""
+    labels = self.source.labels
+    return None if labels is None else labels[self.indices]
+
+  def __len__(self):
+    return len(self.indices)
+
+  def __getitem__(self, index: int):
+    return self.source[int(self.indices[index])]
+
+  def name(self, index: int) -> str:
+    """The example's name in the whole."""
+    return self.source.name(int(self.indices[index]))
+
+
+def open(
+  address: str,
+  *,
+  class_names: Sequence[str] | None = None,
+  data_dir: str | None = None,
+) -> Source:
+  """Opens a source of labelled images.
+
+  Args:
+    address: see the module for its grammar.
+    class_names: of another source, whose numbering of the classes this one
+      must share (a validation CSV that lacks a class would number them anew).
+    data_dir: where TFDS data sets are; None is TFDS's default.
+
+  Raises:
+    ValueError: what is wrong with the address or with the data.
+  """
+  if address.startswith('tfds:'):
+    name, split = _match(TFDS_ADDRESS, address)
+    return prepared.open_tfds(
+      name, split=split, data_dir=data_dir, class_names=class_names
+    )
+  location, split, part = _match(ADDRESS, address)
+  if location == 'digits':
+    source = _digits(split or 'train')
+  elif location.endswith(('.csv', '.npz')):
+    if split is not None:
+      raise ValueError(
+        f'{location} has no splits; name another file, or slice: [:90%].'
+      )
+    read = files.labels_csv if location.endswith('.csv') else _npz
+    source = read(location, class_names=class_names)
+  else:
+    source = files.image_folder(location, split=split, class_names=class_names)
+  if class_names is not None and source.class_names != tuple(class_names):
+    raise ValueError(
+      f'{address} has the classes {source.class_names}, the training data '
+      f'{tuple(class_names)}.'
+    )
+  return source if part is None else _slice(source, part, address)
+
+
+def open_pair(
+  train: str,
+  validation: str | None = None,
+  *,
+  held_out: float = 0.1,
+  seed: int = 0,
+  data_dir: str | None = None,
+) -> Pair:
+  """Opens what to train on and what to judge by.
+
+  Args:
+    train: address of the training data. Without a split it stands for all of
+      its splits: what is not said in `validation` is taken from its validation
+      split, else its test split, if there is one. With a split (or a slice),
+      or where there is a single one, a part is held out of the training data.
+    validation: address of the validation data.
+    held_out: the part of the examples to keep away from training, where there
+      are no other data to judge by; each class gives in proportion.
+    seed: of the choice of that part.
+    data_dir: where TFDS data sets are.
+
+  Raises:
+    ValueError: what is wrong with the addresses or with the data.
+  """
+  source = open(train, data_dir=data_dir)
+  if validation is None:
+    validation = _validation_split(train, data_dir)
+  if validation is not None:
+    other = open(validation, class_names=source.class_names, data_dir=data_dir)
+    return Pair(source, other)
+  count = round(held_out * len(source))
+  if not 0 < count < len(source):
+    raise ValueError(
+      f'{held_out=} of {len(source)} examples keeps {count} for validation; '
+      'both parts need at least one.'
+    )
+  order = _spread(source, seed)
+  return Pair(
+    Subset(source, np.sort(order[count:])),
+    Subset(source, np.sort(order[:count])),
+  )
+
+
+def _match(pattern: str, address: str) -> tuple[str | None, ...]:
+  match = re.fullmatch(pattern, address)
+  if match is None:
+    raise ValueError(
+      f'Malformed address {address!r}; write LOCATION[:SPLIT][SLICE], e.g. '
+      '/my/images:train[:90%], digits:test, tfds:cifar10:train[:98%].'
+    )
+  return match.groups()
+
+
+def _validation_split(address: str, data_dir: str | None) -> str | None:
+  """The address of the other split, if the address stands for all splits."""
+  if address.startswith('tfds:'):
+    location, split = _match(TFDS_ADDRESS, address)
+    if split is not None:
+      return None
+    names = prepared.tfds_splits(location, data_dir)
+    location = f'tfds:{location}'
+  else:
+    location, split, part = _match(ADDRESS, address)
+    if split is not None or part is not None:
+      return None
+    if location == 'digits':
+      names = ('train', 'test')
+    elif location.endswith(('.csv', '.npz')):
+      names = ()
+    else:
+      names = tuple(files.split_folders(files.existing(location)))
+  for name in ('validation', 'val', 'test'):
+    if name in names:
+      return f'{location}:{name}'
+  return None
+
+
+def _slice(source: Source, part: str, address: str) -> Subset:
+  match = re.fullmatch(r'\[(\d+%?)?:(\d+%?)?\]', part)
+  if match is None:
+    raise ValueError(
+      f'Malformed slice {part!r} in {address!r}; write [:90%], [10%:] or '
+      '[:500].'
+    )
+  first, last = match.groups()
+  first = _bound(first or '0', len(source), address)
+  last = _bound(last or '100%', len(source), address)
+  if first >= last:
+    raise ValueError(f'{address!r} selects none of {len(source)} images.')
+  return Subset(source, np.sort(_spread(source, seed=0)[first:last]))
+
+
+def _bound(text: str, length: int, address: str) -> int:
+  """'10%' or '500' in examples."""
+  if text.endswith('%'):
+    bound = round(int(text[:-1]) / 100 * length)
+  else:
+    bound = int(text)
+  if bound > length:
+    raise ValueError(f'{address!r}: {text} is more than all {length} images.')
+  return bound
+
+
+def _spread(source: Source, seed: int) -> np.ndarray:
+  """A fixed random order whose stretches hold the classes in proportion."""
+  labels = source.labels
+  if labels is None:
+    labels = np.zeros(len(source), np.int32)
+  # The stream of RandomState is frozen, that of numpy's newer generators is
+  # not: a test set must not leak into training when numpy is upgraded.
+  random = np.random.RandomState(seed)
+  shuffled = random.permutation(len(labels))
+  by_class = shuffled[np.argsort(labels[shuffled], kind='stable')]
+  counts = np.bincount(labels)[labels[by_class]]
+  rank = np.arange(len(labels)) - np.searchsorted(
+    labels[by_class], labels[by_class]
+  )
+  # Each class is laid out evenly over [0, 1]; ties are broken by chance.
+  place = (rank + 0.5) / counts
+  return by_class[np.lexsort((random.random_sample(len(labels)), place))]
+
+
+def _digits(split: str) -> Source:
+  """Digits as RGB, 0..16 spread to 0..255; 360 of them are the test split."""
+  if split not in ('train', 'test'):
+    raise ValueError(
+      f'digits has no split {split!r}; there are digits:train, digits:test.'
+    )
+  import sklearn.datasets  # Takes a second, and only the digits need it.
+
+  loaded = sklearn.datasets.load_digits()
+  grey = np.round(loaded.images * (255 / 16)).astype(np.uint8)  # (N, H, W)
+  image = np.repeat(grey[..., None], 3, axis=-1)  # (N, H, W, 3)
+  names = tuple(str(name) for name in loaded.target_names)
+  labels = loaded.target.astype(np.int32)
+  order = _spread(Arrays(image, labels, names), seed=0)
+  if split == 'test':
+    chosen = np.sort(order[:NUM_TEST_DIGITS])
+  else:
+    chosen = np.sort(order[NUM_TEST_DIGITS:])
+  return Arrays(image[chosen], labels[chosen], names, f'digits:{split}')
+
+
+def _npz(path: str, *, class_names: Sequence[str] | None) -> Source:
+  with np.load(files.existing(path), allow_pickle=False) as file:
+    if not {'image', 'label'} <= set(file.files):
+      raise ValueError(
+        f"{path} needs the arrays 'image' and 'label', but holds {file.files}."
+      )
+    image, labels = file['image'], file['label']
+    if 'class_names' in file.files:
+      class_names = tuple(str(name) for name in file['class_names'])
+  if class_names is None:
+    largest = int(labels.max()) if labels.size else 0
+    class_names = tuple(str(label) for label in range(largest + 1))
+  return Arrays(image, labels, tuple(class_names), path)

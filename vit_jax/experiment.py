@@ -1,0 +1,245 @@
+"""From a config to the things that it names: built, checked, not yet run.
+
+The training loop and the tools start here. All that can be wrong with a config
+is found here, before the first step.
+"""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vit_jax import (
+  checkpoint,
+  data,
+  durations,
+  evaluators,
+  models,
+  objectives,
+  optim,
+  sharding,
+)
+from vit_jax.ops import augment, flops
+from vit_jax.types import Batch, Objective, Output, Params, State
+
+Config = Mapping[str, Any]
+Predict = Callable[[Params, State, Batch], Output]
+
+
+class Experiment(NamedTuple):
+  """What the training loop needs.
+
+  Attributes:
+    config: with all durations in steps.
+    total_steps: the length of the run.
+    mesh: the devices.
+    source: the training examples.
+    image_shape: (h, w, c) after the transforms.
+    objective: what is minimised.
+    optimizer: how.
+    evals: how it is judged, by name.
+    flops: of a training step on one image, 2 per multiply-add; the backward
+      pass counts as two forward passes.
+  """
+
+  config: Config
+  total_steps: int
+  mesh: Any
+  source: data.Source
+  image_shape: tuple[int, ...]
+  objective: Objective
+  optimizer: optim.Optimizer
+  evals: Mapping[str, evaluators.Run]
+  flops: int
+
+
+class Trained(NamedTuple):
+  """What the tools need: a run, and its model at one step."""
+
+  run: Mapping[str, Any]
+  step: int
+  objective: Objective
+  predict: Predict
+  params: Params
+  state: State
+
+
+def build(config: Config) -> Experiment:
+  """Builds all that a config names.
+
+  Raises:
+    ValueError: if anything in it is unknown or does not fit.
+  """
+  mesh = sharding.make_mesh(**config['mesh'])
+  batch_size = config['batch_size']
+  sharding.check_batch_size(batch_size, mesh, accumulate=config['accumulate'])
+  source, held_out = open_data(config)
+  units = {'batch_size': batch_size, 'num_examples': len(source)}
+  total_steps = durations.steps(config['duration'], **units)
+  config = durations.resolve(config, total_steps=total_steps, **units)
+  image_shape = first_shape(config, source, config['transforms'])
+  objective = build_objective(config, num_classes=len(source.class_names))
+  params, state = jax.eval_shape(
+    objective.init, jax.random.key(0), dummy_batch(image_shape)
+  )
+  predict = make_predict(config, objective)
+  return Experiment(
+    config=config,
+    total_steps=total_steps,
+    mesh=mesh,
+    source=source,
+    image_shape=image_shape,
+    objective=objective,
+    optimizer=optim.build(params, total_steps=total_steps, **config['optim']),
+    evals={
+      name: build_eval(
+        config,
+        options,
+        predict=predict,
+        mesh=mesh,
+        source=open_eval(
+          config,
+          options['data'],
+          class_names=source.class_names,
+          held_out=held_out,
+        ),
+      )
+      for name, options in config['evals'].items()
+    },
+    flops=3 * flops.count(predict, params, state, dummy_batch(image_shape)),
+  )
+
+
+def build_objective(config: Config, *, num_classes: int) -> Objective:
+  """Builds the model and what it minimises."""
+  model = models.build(**{'num_classes': num_classes, **config['model']})
+  return objectives.build(model=model, **config['objective'])
+
+
+def open_data(config: Config) -> tuple[data.Source, data.Source | None]:
+  """Opens the training data, and what is held out of it for evaluation.
+
+  Something is held out only if an evaluation set names no data of its own.
+  """
+  options = dict(config['data'])
+  if all(evaluation['data'] for evaluation in config['evals'].values()):
+    return data.open(options['train'], data_dir=options['data_dir']), None
+  return data.open_pair(**options)
+
+
+def open_eval(
+  config: Config,
+  address: str,
+  *,
+  class_names: Sequence[str],
+  held_out: data.Source | None = None,
+) -> data.Source:
+  """Opens evaluation data; '' is what was held out of the training data."""
+  if not address and held_out is not None:
+    return held_out
+  return data.open(
+    address, class_names=class_names, data_dir=config['data']['data_dir']
+  )
+
+
+def build_eval(
+  config: Config,
+  options: Mapping[str, Any],
+  *,
+  source: data.Source,
+  predict: Predict,
+  mesh: Any,
+) -> evaluators.Run:
+  """Builds one evaluator over a data set."""
+  sharding.check_batch_size(config['eval_batch_size'], mesh)
+  transform = data.build_transforms(config['preprocess'])
+
+  def batches():
+    for batch in data.one_pass(
+      source,
+      transform,
+      batch_size=config['eval_batch_size'],
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      **config['loader'],
+    ):
+      yield sharding.put(batch, mesh)
+
+  options = {key: value for key, value in options.items() if key != 'data'}
+  return evaluators.build(predict=predict, batches=batches, **options)
+
+
+def first_shape(
+  config: Config, source: data.Source, transforms: Sequence[Mapping[str, Any]]
+) -> tuple[int, ...]:
+  """Returns the shape (h, w, c) of images after the transforms."""
+  batches = data.pipeline(
+    source,
+    data.build_transforms(transforms),
+    batch_size=1,
+    seed=config['seed'],
+    steps=1,
+    on_bad_image=config['loader']['on_bad_image'],
+  )
+  return next(iter(batches))['image'].shape[1:]
+
+
+def make_predict(config: Config, objective: Objective) -> Predict:
+  """Returns (params, state, uint8 batch) -> Output in float32."""
+
+  def predict(params, state, batch):
+    image = augment.normalize(batch['image'], **config['normalize'])
+    dtype = config['dtype']
+    output = objective.predict(
+      cast(params, dtype), state, cast({**batch, 'image': image}, dtype)
+    )
+    return cast(output, 'float32')
+
+  return predict
+
+
+def load(workdir: str | pathlib.Path, *, step: int | None = None) -> Trained:
+  """Loads a trained model from its run directory.
+
+  Args:
+    workdir: the run directory.
+    step: which checkpoint; None for the newest.
+
+  Returns:
+    The model; its params are the moving average where the run keeps one.
+
+  Raises:
+    ValueError: if there is no run, or no such checkpoint.
+  """
+  run = checkpoint.read_run(workdir)
+  step, model = checkpoint.read_model(workdir, step=step)
+  config = run['config']
+  config['model']['scan'] = False
+  objective = build_objective(config, num_classes=len(run['class_names']))
+  return Trained(
+    run=run,
+    step=step,
+    objective=objective,
+    predict=make_predict(config, objective),
+    params=model['ema'] if config['ema'] else model['params'],
+    state=model['state'],
+  )
+
+
+def dummy_batch(image_shape: tuple[int, ...]) -> Batch:
+  """A batch of one black image (h, w, c), for shapes."""
+  return {
+    'image': jnp.zeros((1, *image_shape), jnp.uint8),
+    'label': jnp.zeros(1, jnp.int32),
+    'mask': jnp.ones(1, jnp.float32),
+  }
+
+
+def cast(tree: Any, dtype: str) -> Any:
+  """Casts the floating-point arrays of a tree."""
+  return jax.tree.map(
+    lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
+    tree,
+  )

@@ -1,0 +1,1 @@
+"""The leaves that models share; every trunk is written out in its model."""

@@ -1,0 +1,130 @@
+"""Multi-head attention (Attention Is All You Need, section 3.2)."""
+
+import flax.linen as nn
+import jax
+from jaxtyping import Bool, Float
+
+from vit_jax.types import Array
+
+# Glorot's bound is that of one projection, d -> h * t, not of the two or three
+# that share a kernel: `batch_axis` leaves the axis they are stacked on out.
+_in_init = nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2))
+_fused_init = nn.initializers.xavier_uniform(
+  in_axis=0, out_axis=(2, 3), batch_axis=1
+)
+_out_init = nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2)
+
+
+def dot_product_attention(
+  query: Float[Array, 'b q h t'],
+  key: Float[Array, 'b n h t'],
+  value: Float[Array, 'b n h t'],
+  *,
+  bias: Float[Array, '#b #h #q #n'] | None = None,
+  mask: Bool[Array, '#b #h #q #n'] | None = None,
+) -> Float[Array, 'b q h t']:
+  """softmax(query key^T / sqrt(t) + bias) value, equation 1.
+
+  The softmax is computed in float32 whatever the inputs are. All attention of
+  the code base goes through here, so this is where a fused kernel belongs.
+
+  Args:
+    query: what asks.
+    key: what is compared with the query.
+    value: what is averaged.
+    bias: added to the logits.
+    mask: True where a query may look at a key.
+  """
+  return jax.nn.dot_product_attention(
+    query, key, value, bias=bias, mask=mask, implementation='xla'
+  )
+
+
+class MultiHeadAttention(nn.Module):
+  """Self-attention; query, key and value come from one fused projection.
+
+  Parameters: qkv/kernel (d, 3, h, t), qkv/bias (3, h, t), out/kernel (h, t, d),
+  out/bias (d,), with t = d / h.
+
+  Attributes:
+    num_heads: h; must divide the width.
+  """
+
+  num_heads: int
+
+  @nn.compact
+  def __call__(
+    self,
+    tokens: Float[Array, 'b n d'],
+    *,
+    bias: Float[Array, '#b #h #n #n'] | None = None,
+    mask: Bool[Array, '#b #h #n #n'] | None = None,
+  ) -> Float[Array, 'b n d']:
+    """Mixes the tokens of each example; see `dot_product_attention`."""
+    width = tokens.shape[-1]
+    heads = _heads(width, num_heads=self.num_heads)
+    qkv = nn.Einsum(
+      (width, 3, *heads),
+      'bnd,dsht->bnsht',
+      kernel_init=_fused_init,
+      name='qkv',
+    )(tokens)  # (B, N, 3, H, T)
+    query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+    mixed = dot_product_attention(query, key, value, bias=bias, mask=mask)
+    return _project_out(mixed, width=width)
+
+
+class CrossAttention(nn.Module):
+  """Attention of a query to a context; key and value share a projection.
+
+  Parameters: q/kernel (d, h, t), kv/kernel (c, 2, h, t), out/kernel (h, t, d);
+  q/bias (h, t), kv/bias (2, h, t), out/bias (d,).
+
+  Attributes:
+    num_heads: h; must divide the width of the query.
+  """
+
+  num_heads: int
+
+  @nn.compact
+  def __call__(
+    self,
+    query: Float[Array, 'b q d'],
+    context: Float[Array, 'b n c'],
+    *,
+    mask: Bool[Array, '#b #h #q #n'] | None = None,
+  ) -> Float[Array, 'b q d']:
+    """Gathers from the context what each query asks for."""
+    width = query.shape[-1]
+    heads = _heads(width, num_heads=self.num_heads)
+    q = nn.Einsum(
+      (width, *heads), 'bqd,dht->bqht', kernel_init=_in_init, name='q'
+    )(query)  # (B, Q, H, T)
+    kv = nn.Einsum(
+      (context.shape[-1], 2, *heads),
+      'bnc,csht->bnsht',
+      kernel_init=_fused_init,
+      name='kv',
+    )(context)  # (B, N, 2, H, T)
+    mixed = dot_product_attention(q, kv[:, :, 0], kv[:, :, 1], mask=mask)
+    return _project_out(mixed, width=width)
+
+
+def _heads(width: int, *, num_heads: int) -> tuple[int, int]:
+  """The shape (h, t) into which the heads split the width."""
+  if width % num_heads:
+    raise ValueError(
+      f'num_heads={num_heads} does not divide width={width}: choose one of '
+      f'{[h for h in range(1, width + 1) if width % h == 0]}'
+    )
+  return num_heads, width // num_heads
+
+
+def _project_out(mixed: Array, *, width: int) -> Array:
+  """(B, N, H, T) -> (B, N, D), as the submodule `out` of the caller."""
+  return nn.Einsum(
+    (*mixed.shape[-2:], width),
+    'bnht,htd->bnd',
+    kernel_init=_out_init,
+    name='out',
+  )(mixed)

@@ -1,0 +1,85 @@
+"""Trains what a config says: `python -m vit_jax.main --config=FILE.py:ARG`."""
+
+import logging
+import pathlib
+import sys
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from vit_jax import metrics
+from vit_jax.train import train
+
+FLAGS = flags.FLAGS
+
+config_flags.DEFINE_config_file(
+  'config',
+  None,
+  'The experiment, such as configs/augreg.py:B_16. Any value of it can be '
+  'changed: --config.batch_size=256.',
+  lock_config=True,
+)
+flags.DEFINE_string(
+  'workdir',
+  None,
+  'The run directory; runs/NAME_OF_THE_CONFIG by default. If the run is there '
+  'already, it continues where it stopped.',
+)
+flags.DEFINE_bool('traceback', False, 'Show the whole stack of an error.')
+
+USAGE = """Which experiment? For example:
+
+  python -m vit_jax.main --config=configs/quickstart.py
+  python -m vit_jax.main --config=configs/from_scratch.py:S_16 \\
+      --config.data.train=/my/images
+
+configs/ has one file for each; --help lists the options."""
+
+
+def default_workdir(config_file: str) -> pathlib.Path:
+  """configs/augreg.py:B_16 -> runs/augreg_B_16."""
+  path, _, arg = config_file.partition(':')
+  name = '_'.join(filter(None, [pathlib.Path(path).stem, arg]))
+  return pathlib.Path('runs') / name.replace('/', '_').replace(',', '_')
+
+
+def main(_):
+  """Trains, and says what to do next."""
+  if FLAGS.config is None:
+    raise ValueError(USAGE)
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  logging.basicConfig(level=logging.WARNING, format='%(message)s')
+  workdir = pathlib.Path(
+    FLAGS.workdir or default_workdir(FLAGS['config'].config_filename)
+  )
+  train(FLAGS.config, workdir)
+  print(metrics.summary(workdir))
+
+
+def _parse(argv: list[str]) -> list[str]:
+  """Parses the flags; what is wrong in a config is a message, not a stack."""
+  try:
+    return FLAGS(argv)
+  except (flags.Error, ValueError, AttributeError, KeyError, OSError) as error:
+    if '--traceback' in argv:
+      raise
+    sys.exit(f'Error: {error}')
+
+
+def run(_=None):
+  """The command: errors of the user end with one message and exit code 1."""
+
+  def guarded(argv):
+    try:
+      main(argv)
+    except (ValueError, OSError) as error:
+      if FLAGS.traceback:
+        raise
+      sys.exit(f'Error: {error}')
+
+  app.run(guarded, flags_parser=_parse)
+
+
+if __name__ == '__main__':
+  run()

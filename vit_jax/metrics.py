@@ -1,0 +1,257 @@
+"""Where numbers go: the console, `metrics.jsonl`, TensorBoard, W&B."""
+
+import contextlib
+import json
+import pathlib
+import time
+from collections.abc import Mapping
+
+import jax
+import tensorboardX
+import tqdm
+
+# Dense bfloat16 peak of one device, FLOP/s, from the vendors' data sheets.
+# A device of TPU v2 and v3 is a core, half a chip; from v4 on it is a chip.
+PEAK_FLOPS = {
+  'TPU v2': 22.5e12,
+  'TPU v3': 61.5e12,
+  'TPU v4': 275e12,
+  'TPU v5 lite': 197e12,
+  'TPU v5e': 197e12,
+  'TPU v5': 459e12,
+  'TPU v5p': 459e12,
+  'TPU v6 lite': 918e12,
+  'TPU v6e': 918e12,
+  'A100': 312e12,
+  'H100': 989e12,
+  'H200': 989e12,
+}
+
+
+def peak_flops(device_kind: str) -> float | None:
+  """Returns a device's dense bfloat16 peak in FLOP/s, None if not known."""
+  names = [name for name in PEAK_FLOPS if name in device_kind]
+  return PEAK_FLOPS[max(names, key=len)] if names else None
+
+
+class Writer:
+  """Writes one row of scalars a report; only the first process writes.
+
+  On resume the rows after `first_step` are dropped, because the steps that
+  they report are about to be repeated: no row is missing and none is twice.
+  """
+
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    *,
+    first_step: int,
+    total_steps: int,
+    wandb_project: str = '',
+    config: Mapping | None = None,
+  ):
+    self._first = first_step
+    self._total = total_steps
+    self._began = time.monotonic()
+    self._writes = jax.process_index() == 0
+    self._wandb = None
+    if not self._writes:
+      return
+    path = workdir / 'metrics.jsonl'
+    kept = [row for row in read_rows(path) if row['step'] <= first_step]
+    partial = path.with_suffix('.partial')
+    partial.write_text(''.join(json.dumps(row) + '\n' for row in kept))
+    partial.replace(path)
+    self._file = path.open('a')
+    self._board = tensorboardX.SummaryWriter(
+      str(workdir), purge_step=first_step + 1 if first_step else None
+    )
+    # `disable=None` keeps the bar out of log files.
+    self._bar = tqdm.tqdm(
+      total=total_steps,
+      initial=first_step,
+      unit='step',
+      disable=None,
+      dynamic_ncols=True,
+      leave=False,
+    )
+    if wandb_project:
+      self._wandb = _start_wandb(wandb_project, workdir, config)
+
+  def advance(self, step: int):
+    """Moves the progress bar."""
+    if self._writes:
+      self._bar.update(step - self._bar.n)
+
+  def scalars(self, step: int, values: Mapping[str, float]):
+    """Writes one row for this step."""
+    if not self._writes:
+      return
+    self._file.write(json.dumps({'step': step, **values}) + '\n')
+    self._file.flush()
+    for name, value in values.items():
+      self._board.add_scalar(name, value, step)
+    if self._wandb:
+      self._wandb.log(dict(values), step=step)
+    self.message(self._line(step, values))
+
+  def message(self, text: str):
+    """Prints a line without tearing the progress bar."""
+    if self._writes:
+      tqdm.tqdm.write(text)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    """Flushes and closes everything."""
+    if self._writes:
+      self._bar.close()
+      self._file.close()
+      self._board.close()
+      if self._wandb:
+        self._wandb.finish()
+
+  def _line(self, step: int, values: Mapping[str, float]) -> str:
+    seconds = time.monotonic() - self._began
+    left = seconds / max(1, step - self._first) * (self._total - step)
+    shown = '  '.join(
+      f'{SHORT[name] if name in SHORT else name} {_number(value)}'
+      for name, value in values.items()
+      if name.rpartition('/')[2] not in HIDDEN
+    )
+    eta = tqdm.tqdm.format_interval(left)
+    done = f'{step:>{len(f"{self._total:,}")},}/{self._total:,}'
+    return f'{done} {step / self._total:4.0%}  eta {eta}  {shown}'
+
+
+class Clock:
+  """Tells how long steps take, and how much of that is waiting for data."""
+
+  def __init__(self, flops: int, batch_size: int):
+    """Starts when the first step is done: compilation does not count.
+
+    Args:
+      flops: of a training step on one image.
+      batch_size: images a step, over all devices.
+    """
+    self._flops = flops
+    self._batch_size = batch_size
+    self._steps = None
+    self._waited = 0.0
+    self._since = 0.0
+
+  def restart(self):
+    """Forgets the time until now, such as an evaluation's."""
+    self._steps, self._waited, self._since = 0, 0.0, time.perf_counter()
+
+  @contextlib.contextmanager
+  def waiting(self):
+    """Counts the time inside as waiting for data."""
+    began = time.perf_counter()
+    yield
+    self._waited += time.perf_counter() - began
+
+  def stepped(self):
+    """Counts a step that is done."""
+    if self._steps is None:
+      self.restart()
+    else:
+      self._steps += 1
+
+  def report(self) -> dict[str, float]:
+    """Returns what was measured since the last report, and restarts.
+
+    Returns:
+      `images_per_second`; seconds a step, `step_seconds`, of which
+      `data_seconds` passed waiting for data and `compute_seconds` did not;
+      and `mfu`, model FLOP/s over the devices' bfloat16 peak, if it is known.
+    """
+    if not self._steps:
+      return {}
+    seconds = (time.perf_counter() - self._since) / self._steps
+    waited = self._waited / self._steps
+    values = {
+      'images_per_second': self._batch_size / seconds,
+      'step_seconds': seconds,
+      'data_seconds': waited,
+      'compute_seconds': seconds - waited,
+    }
+    if peak := peak_flops(jax.devices()[0].device_kind):
+      rate = values['images_per_second'] * self._flops
+      values['mfu'] = rate / (peak * jax.device_count())
+    self.restart()
+    return values
+
+
+# In the files, but not on the console.
+HIDDEN = {
+  'step_seconds',
+  'data_seconds',
+  'compute_seconds',
+  'examples',
+  'grad_norm',
+  'learning_rate',
+}
+SHORT = {'images_per_second': 'images/s'}
+
+
+def _number(value: float) -> str:
+  return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.4g}'
+
+
+def read_rows(path: pathlib.Path) -> list[dict]:
+  """Reads `metrics.jsonl`; a last line that a kill cut short is dropped."""
+  if not path.exists():
+    return []
+  rows = []
+  for line in path.read_text().splitlines():
+    try:
+      rows.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return rows
+
+
+def newest(workdir: pathlib.Path) -> dict[str, float]:
+  """Returns the newest value of each metric of a run."""
+  values = {}
+  for row in read_rows(workdir / 'metrics.jsonl'):
+    values.update(row)
+  return values
+
+
+def _start_wandb(project: str, workdir: pathlib.Path, config: Mapping | None):
+  try:
+    import wandb
+  except ImportError as e:
+    raise ValueError(
+      f'config.wandb is {project!r}, and W&B is not installed: '
+      '`pip install wandb`, or leave config.wandb empty.'
+    ) from e
+  return wandb.init(
+    project=project,
+    name=workdir.name,
+    id=workdir.name,
+    dir=str(workdir),
+    config=dict(config or {}),
+    resume='allow',
+  )
+
+
+def summary(workdir: pathlib.Path) -> str:
+  """Says how a run ended, where it lies, and what can be done with it."""
+  results = {
+    name: value
+    for name, value in newest(workdir).items()
+    if '/' in name and name.rpartition('/')[2] not in HIDDEN
+  }
+  shown = '  '.join(f'{k} {_number(v)}' for k, v in sorted(results.items()))
+  return f"""
+Done: {shown}
+The run lies in {workdir}. Next:
+
+  python -m vit_jax.tools.predict --workdir={workdir} IMAGE_OR_FOLDER
+  python -m vit_jax.tools.evaluate --workdir={workdir}
+  tensorboard --logdir={workdir}
+"""

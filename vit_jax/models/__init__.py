@@ -1,0 +1,64 @@
+"""How an image becomes features: one file for each architecture."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+from vit_jax.layers.choice import choose, unknown
+from vit_jax.models import mlp_mixer, vit
+
+
+class Architecture(NamedTuple):
+  """What `build` has to know about a model file.
+
+  Attributes:
+    module: the class; image (b, h, w, c) -> Output.
+    variant: name of a published size -> fields of the class.
+    variants: the names of the published sizes.
+  """
+
+  module: type[nn.Module]
+  variant: Callable[[str], dict[str, Any]]
+  variants: tuple[str, ...]
+
+
+MODELS = {
+  'mlp_mixer': Architecture(
+    mlp_mixer.MlpMixer, mlp_mixer.variant, mlp_mixer.VARIANTS
+  ),
+  'vit': Architecture(vit.ViT, vit.variant, vit.VARIANTS),
+}
+
+
+def build(name: str, variant: str | None = None, **overrides: Any) -> nn.Module:
+  """The model `name`, with the fields of `variant` and then of `overrides`.
+
+  `build('vit', 'S/16', num_classes=1000, drop_path=0.1)`
+
+  Raises:
+    ValueError: if the model, the variant or a field is unknown, or a field
+      without a default is missing.
+  """
+  module, decode, variants = choose(MODELS, word=name, kind='model')
+  values = {**(decode(variant) if variant is not None else {}), **overrides}
+  fields = {
+    field.name: field
+    for field in dataclasses.fields(module)
+    if field.name not in ('parent', 'name')
+  }
+  for word in values:
+    if word not in fields:
+      raise unknown(word, known=fields, kind=f'field of {name!r}')
+  missing = [
+    field.name
+    for field in fields.values()
+    if field.default is dataclasses.MISSING and field.name not in values
+  ]
+  if missing:
+    raise ValueError(
+      f'{name!r} needs {", ".join(missing)}: give them, or a variant, one of '
+      f'{", ".join(variants)}.'
+    )
+  return module(**values)

@@ -1,0 +1,29 @@
+"""What is minimised: one file for each way to learn, for any fitting model."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flax import linen as nn
+
+from vit_jax import ops
+from vit_jax.objectives.classification import classification
+from vit_jax.types import Objective
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+  'classification': classification,
+}
+
+
+def build(name: str, *, model: nn.Module, **options: Any) -> Objective:
+  """Returns an objective for a model.
+
+  Args:
+    name: one of `OBJECTIVES`.
+    model: a module (image, train=...) -> Output.
+    **options: the keywords of that objective.
+
+  Raises:
+    ValueError: if the name or an option is unknown, or does not fit the model.
+  """
+  spec = {'name': name, **options}
+  return ops.pick(OBJECTIVES, what='objective', spec=spec)(model)

@@ -1,0 +1,138 @@
+"""Classification by softmax or sigmoid, with label smoothing and mixing.
+
+The batch holds `image`, float (b, h, w, c), normalised; `label`, int (b,) or
+soft (b, k); and `mask`, (b,), 0 for examples that do not count. With BatchNorm
+they still enter the statistics of the batch.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Integer
+
+from vit_jax.ops import losses, mixing
+from vit_jax.types import Objective
+
+LOSSES = {
+  'softmax': losses.softmax_cross_entropy,
+  'sigmoid': losses.sigmoid_cross_entropy,
+}
+
+
+def classification(
+  model: nn.Module,
+  *,
+  loss: str = 'softmax',
+  label_smoothing: float = 0.0,
+  mixup: float = 0.0,
+  cutmix: float = 0.0,
+) -> Objective:
+  """Returns the objective, with metrics `loss` and `accuracy`.
+
+  Args:
+    model: has `num_classes`, and returns logits (b, num_classes).
+    loss: 'softmax', or 'sigmoid': the sum of one binary loss per class.
+    label_smoothing: s in (1 - s) * label + s / k (arXiv:1512.00567, section
+      7); for softmax only.
+    mixup: alpha of `mixing.mixup`; 0 for none.
+    cutmix: alpha of `mixing.cutmix`; 0 for none. With both, each batch draws
+      one of them, evenly.
+
+  Raises:
+    ValueError: if an option is out of range or the model has no classes; from
+      `init`, if soft labels have another number of classes than the model.
+  """
+  num_classes = getattr(model, 'num_classes', None)
+  if not num_classes:
+    raise ValueError(
+      f'{type(model).__name__} has {num_classes=}; classification needs a head.'
+    )
+  _check(loss, label_smoothing, mixup=mixup, cutmix=cutmix)
+
+  def init(rng, batch):
+    label = batch['label']
+    if len(label.shape) == 2 and label.shape[1] != num_classes:
+      raise ValueError(
+        f'The labels have {label.shape[1]} classes, the model {num_classes}.'
+      )
+    # Parameters do not depend on the size of the batch.
+    image = jnp.zeros((1, *batch['image'].shape[1:]), batch['image'].dtype)
+    state = dict(model.init(rng, image, train=False))
+    return state.pop('params'), state
+
+  def mean_loss(params, state, batch, rng):
+    mix_rng, dropout_rng = jax.random.split(rng)
+    image = jnp.asarray(batch['image'])
+    labels = _soft(jnp.asarray(batch['label']), num_classes)
+    mask = jnp.asarray(batch['mask'], jnp.float32)
+    if mixup or cutmix:
+      image, labels = _mix(mix_rng, image, labels, mixup=mixup, cutmix=cutmix)
+      # Nothing of an example that does not count may leak into one that does.
+      mask = mask * mixing.partner(mask)
+    output, state = model.apply(
+      {'params': params, **state},
+      image,
+      train=True,
+      rngs={'dropout': dropout_rng},
+      mutable=list(state),
+    )
+    targets = (1 - label_smoothing) * labels + label_smoothing / num_classes
+    correct = output.logits.argmax(-1) == labels.argmax(-1)
+    metrics = {
+      'loss': _mean(LOSSES[loss](output.logits, targets), mask),
+      'accuracy': _mean(correct.astype(jnp.float32), mask),
+    }
+    return metrics['loss'], (state, metrics)
+
+  def predict(params, state, batch):
+    variables = {'params': params, **state}
+    return model.apply(variables, batch['image'], train=False)
+
+  return Objective(init=init, loss=mean_loss, predict=predict)
+
+
+def _check(
+  loss: str, label_smoothing: float, *, mixup: float, cutmix: float
+) -> None:
+  if loss not in LOSSES:
+    raise ValueError(f'Unknown {loss=}; it is one of {sorted(LOSSES)}.')
+  if not 0 <= label_smoothing < 1:
+    raise ValueError(f'{label_smoothing=} must be in [0, 1).')
+  if label_smoothing and loss == 'sigmoid':
+    raise ValueError(
+      f'{label_smoothing=} is defined for softmax; use 0 with sigmoid, whose '
+      'labels do not sum to one.'
+    )
+  for name, alpha in {'mixup': mixup, 'cutmix': cutmix}.items():
+    if alpha < 0:
+      raise ValueError(f'{name}={alpha} must be positive; 0 switches it off.')
+
+
+def _soft(
+  label: Integer[Array, ' b'] | Float[Array, 'b k'], num_classes: int
+) -> Float[Array, 'b k']:
+  if label.ndim == 1:
+    return jax.nn.one_hot(label, num_classes, dtype=jnp.float32)  # (B, K)
+  return label.astype(jnp.float32)
+
+
+def _mix(
+  rng: jax.Array,
+  image: Float[Array, 'b h w c'],
+  labels: Float[Array, 'b k'],
+  *,
+  mixup: float,
+  cutmix: float,
+) -> mixing.Mixed:
+  if not cutmix:
+    return mixing.mixup(rng, image, labels, alpha=mixup)
+  if not mixup:
+    return mixing.cutmix(rng, image, labels, alpha=cutmix)
+  return mixing.mixup_or_cutmix(
+    rng, image, labels, mixup_alpha=mixup, cutmix_alpha=cutmix
+  )
+
+
+def _mean(values: Float[Array, ' b'], mask: Float[Array, ' b']) -> Array:
+  """Averages where the mask is 1; 0 if it is nowhere."""
+  return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1)

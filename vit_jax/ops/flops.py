@@ -1,0 +1,74 @@
+"""Counting the floating-point operations of a function without running it."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend import core
+
+
+def count(fn: Callable[..., Any], *args: Any) -> int:
+  """FLOPs of all matrix products and convolutions in `fn(*args)`.
+
+  A multiply-add counts as 2. Of the branches of a condition the largest counts;
+  the body of a scan counts once for each step, that of a `while` loop, whose
+  length nobody knows, once. Under `shard_map` the devices add up. Nothing is
+  compiled, and a kernel written outside JAX counts as nothing.
+
+  Args:
+    fn: a function that `jax.make_jaxpr` accepts.
+    *args: trees of arrays or of `jax.ShapeDtypeStruct`.
+  """
+  return _count(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+def _count(jaxpr: core.Jaxpr) -> int:
+  return sum(map(_count_equation, jaxpr.eqns))
+
+
+def _count_equation(eqn: core.JaxprEqn) -> int:
+  name = eqn.primitive.name
+  if name == 'dot_general':
+    return _dot(eqn)
+  if name == 'conv_general_dilated':
+    return _conv(eqn)
+  inner = [_count(jaxpr) for jaxpr in _inner_jaxprs(eqn.params)]
+  if name == 'cond':
+    return max(inner)
+  if name == 'scan':
+    return eqn.params['length'] * sum(inner)
+  if name == 'shard_map':
+    return eqn.params['mesh'].size * sum(inner)
+  return sum(inner)
+
+
+def _inner_jaxprs(params: dict[str, Any]) -> list[core.Jaxpr]:
+  """What jit, scan, remat, cond and custom derivatives carry as parameters."""
+  found = []
+  for value in params.values():
+    for item in value if isinstance(value, tuple | list) else [value]:
+      if isinstance(item, core.ClosedJaxpr):
+        found.append(item.jaxpr)
+      elif isinstance(item, core.Jaxpr):
+        found.append(item)
+  return found
+
+
+def _dot(eqn: core.JaxprEqn) -> int:
+  (contracted, _), _ = eqn.params['dimension_numbers']
+  left = eqn.invars[0].aval.shape
+  out = eqn.outvars[0].aval.shape
+  return 2 * math.prod(out) * math.prod(left[axis] for axis in contracted)
+
+
+def _conv(eqn: core.JaxprEqn) -> int:
+  kernel = eqn.invars[1].aval.shape
+  out = eqn.outvars[0].aval.shape
+  # The axis of the output's channels comes first in the specification.
+  out_axis = eqn.params['dimension_numbers'].rhs_spec[0]
+  taps = math.prod(kernel) // kernel[out_axis]
+  # The gradient of a strided convolution sees its input spread out with zeros
+  # in between, and those are not multiplied by a good kernel.
+  zeros = math.prod(eqn.params['lhs_dilation'])
+  return 2 * math.prod(out) * taps // zeros

@@ -1,0 +1,37 @@
+"""Losses per example; whoever averages them knows about masks."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+
+def softmax_cross_entropy(
+  logits: Float[Array, '*b k'], labels: Num[Array, '*b k']
+) -> Float[Array, '*b']:
+  """Returns -sum_k labels * log softmax(logits), in float32.
+
+  Args:
+    logits: (..., k), of any floating type.
+    labels: (..., k), one-hot or soft, a distribution over the k classes.
+  """
+  log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+  return -jnp.sum(labels.astype(jnp.float32) * log_p, axis=-1)
+
+
+def sigmoid_cross_entropy(
+  logits: Float[Array, '*b k'], labels: Num[Array, '*b k']
+) -> Float[Array, '*b']:
+  """Returns the sum of k binary cross-entropies, in float32.
+
+  The sum is the convention of the ViT papers, and what head biases of -10 or
+  -6.9 are made for. DeiT III averages over the classes instead: 1 / k of this.
+
+  Args:
+    logits: (..., k), of any floating type.
+    labels: (..., k), each in [0, 1], independent of each other.
+  """
+  logits = logits.astype(jnp.float32)
+  labels = labels.astype(jnp.float32)
+  log_p = jax.nn.log_sigmoid(logits)
+  log_not_p = jax.nn.log_sigmoid(-logits)
+  return -jnp.sum(labels * log_p + (1 - labels) * log_not_p, axis=-1)

@@ -1,0 +1,150 @@
+"""How to descend: one optax transformation, built from a config.
+
+For each parameter, with its two multipliers from tables of regexes,
+
+  update = -learning_rate(step) * learning_rate_mult
+           * (direction + weight_decay * weight_decay_mult * param)
+
+which is AdamW as in PyTorch, and the convention of most papers. big_vision
+multiplies decay by the schedule but not by the peak rate: its 1e-4 at a rate of
+1e-3 is what is called 0.1 here.
+
+A parameter whose learning rate multiplier is 0 is frozen: it has no state, does
+not count in the norm to clip, and does not decay.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from vit_jax import ops
+from vit_jax.optim import adafactor, layerwise, masks, schedules, stages
+
+KERNELS: masks.Table = (('.*/kernel', 1.0), ('.*', 0.0))
+ALL: masks.Table = (('.*', 1.0),)
+COSINE: Mapping[str, Any] = {'name': 'cosine', 'warmup': 0}
+
+
+class Optimizer(NamedTuple):
+  """The transformation of gradients, and the rate that it applies by itself.
+
+  Attributes:
+    tx: adds up to new parameters with `optax.apply_updates`; wants `params`.
+    learning_rate: step -> rate, to be logged.
+  """
+
+  tx: optax.GradientTransformationExtraArgs
+  learning_rate: schedules.Schedule
+
+
+def sgd(
+  *,
+  momentum: float = 0.9,
+  nesterov: bool = False,
+  momentum_dtype: str | None = None,
+) -> optax.GradientTransformation:
+  """Sums of gradients: m = momentum * m + grad."""
+  if not momentum:
+    return optax.identity()
+  return optax.trace(momentum, nesterov, accumulator_dtype=momentum_dtype)
+
+
+def adam(
+  *,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+  momentum_dtype: str | None = None,
+) -> optax.GradientTransformation:
+  """The quotient of debiased moments (arXiv:1412.6980, algorithm 1)."""
+  return optax.scale_by_adam(b1, b2, eps, mu_dtype=momentum_dtype)
+
+
+def lamb(
+  *,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-6,
+  momentum_dtype: str | None = None,
+) -> optax.GradientTransformation:
+  """Adam with the eps of LAMB; `build` adds the trust ratio after decay."""
+  return adam(b1=b1, b2=b2, eps=eps, momentum_dtype=momentum_dtype)
+
+
+def lion(
+  *, b1: float = 0.9, b2: float = 0.99, momentum_dtype: str | None = None
+) -> optax.GradientTransformation:
+  """The sign of an interpolated momentum (arXiv:2302.06675, algorithm 2)."""
+  return optax.scale_by_lion(b1, b2, mu_dtype=momentum_dtype)
+
+
+# Directions of descent, before weight decay, which is decoupled in all of
+# them: that is why adam and adamw are one.
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+  'adafactor': adafactor.scale_by_adafactor,
+  'adam': adam,
+  'adamw': adam,
+  'lamb': lamb,
+  'lion': lion,
+  'sgd': sgd,
+}
+
+
+def build(
+  params: Any,
+  *,
+  name: str,
+  learning_rate: float,
+  total_steps: int,
+  schedule: Mapping[str, Any] = COSINE,
+  weight_decay: float = 0.0,
+  weight_decay_mults: masks.Table = KERNELS,
+  learning_rate_mults: masks.Table = ALL,
+  layer_decay: float | None = None,
+  clip_norm: float | None = None,
+  **options: Any,
+) -> Optimizer:
+  """Builds the optimiser of a run, see the top of this file.
+
+  Args:
+    params: arrays, or their shapes.
+    name: one of `OPTIMIZERS`.
+    learning_rate: the peak.
+    total_steps: the length of the run.
+    schedule: `{'name': one of SCHEDULES, option: value}`; durations in steps.
+    weight_decay: relative to the learning rate.
+    weight_decay_mults: pairs (regex, multiplier), see `masks.match`.
+    learning_rate_mults: likewise; 0 freezes.
+    layer_decay: slows down early layers, see `layerwise.multipliers`.
+    clip_norm: gradients of a larger global norm are scaled down to it.
+    **options: the keywords of that optimiser.
+
+  Raises:
+    ValueError: if a name, an option, a regex or a duration does not fit.
+  """
+  spec = {'name': name, **options}
+  direction = ops.pick(OPTIMIZERS, what='optimizer', spec=spec)()
+  rate = ops.pick(schedules.SCHEDULES, what='schedule', spec=schedule)(
+    learning_rate, total_steps=total_steps
+  )
+  decays = masks.match(
+    params, table=weight_decay_mults, what='weight_decay_mults'
+  )
+  speeds = masks.match(
+    params, table=learning_rate_mults, what='learning_rate_mults'
+  )
+  frozen = jax.tree.map(lambda mult: mult == 0, speeds)
+  if layer_decay is not None:
+    by_layer = layerwise.multipliers(params, layer_decay=layer_decay)
+    speeds = jax.tree.map(lambda x, y: x * y, speeds, by_layer)
+
+  tx = optax.chain(
+    stages.skip(frozen, optax.chain(stages.clip(clip_norm), direction)),
+    stages.add_weight_decay(weight_decay, mults=decays),
+    stages.trust_ratio(mults=decays) if name == 'lamb' else optax.identity(),
+    stages.scale(mults=speeds),
+    optax.scale_by_learning_rate(rate),
+  )
+  return Optimizer(optax.with_extra_args_support(tx), rate)

@@ -1,0 +1,136 @@
+"""Where arrays live: the mesh, and which array is split over which axis.
+
+Every step is one `jax.jit` over global arrays on a mesh with three axes:
+`data` (each device sees other examples), `fsdp` (likewise, and parameters and
+optimiser state are split as well) and `tensor` (a layer's heads and hidden
+units are split). Nothing outside this file imports `jax.sharding`.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vit_jax.types import Batch
+
+AXES = ('data', 'fsdp', 'tensor')
+
+# How a kernel is split over `tensor`, read from its last dimension backwards,
+# so that a stack of scanned blocks follows the same rule as one block. Column
+# then row: one all-reduce after attention and one after the MLP.
+TENSOR_RULES = (
+  (r'.*/qkv/kernel', (None, None, 'tensor', None)),  # (d, 3, heads, t)
+  (r'.*/qkv/bias', (None, 'tensor', None)),
+  (r'.*/attn/out/kernel', ('tensor', None, None)),  # (heads, t, d)
+  (r'.*/fc1/kernel', (None, 'tensor')),
+  (r'.*/fc1/bias', ('tensor',)),
+  (r'.*/fc2/kernel', ('tensor', None)),
+)
+
+
+def make_mesh(
+  *,
+  data: int = -1,
+  fsdp: int = 1,
+  tensor: int = 1,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+  """Returns a mesh over all devices; one axis may be -1, "whatever is left".
+
+  Raises:
+    ValueError: if the axes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  shape = [data, fsdp, tensor]
+  if shape.count(-1) == 1:
+    shape[shape.index(-1)] = len(devices) // -math.prod(shape)
+  if min(shape) < 1 or math.prod(shape) != len(devices):
+    raise ValueError(
+      f'A mesh of {data=}, {fsdp=}, {tensor=} does not multiply to the '
+      f'{len(devices)} devices here; leave one of the axes at -1.'
+    )
+  # jax.make_mesh makes Explicit axes by default, which linen does not know.
+  return jax.make_mesh(
+    tuple(shape), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+  )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """A sharding that puts the whole array on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def batched(mesh: Mesh) -> NamedSharding:
+  """A sharding that splits the first dimension, the batch."""
+  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, *, accumulate: int = 1):
+  """Raises a ValueError if a (micro-)batch does not split over the mesh."""
+  devices = mesh.shape['data'] * mesh.shape['fsdp']
+  if batch_size % (devices * accumulate):
+    unit = devices * accumulate
+    nearest = max(unit, round(batch_size / unit) * unit)
+    raise ValueError(
+      f'{batch_size=} does not split over {devices} devices'
+      + (f' times {accumulate} micro-batches' if accumulate > 1 else '')
+      + f'; the nearest that does is {nearest}.'
+    )
+
+
+def put(batch: Batch, mesh: Mesh) -> Batch:
+  """Makes global arrays of this process's rows of a batch."""
+  sharding = batched(mesh)
+  return {
+    key: jax.make_array_from_process_local_data(sharding, value)
+    for key, value in batch.items()
+  }
+
+
+def infer(tree: Any, mesh: Mesh) -> Any:
+  """Returns a NamedSharding for each leaf of a tree of (abstract) arrays.
+
+  A leaf follows the first rule of `TENSOR_RULES` that its path matches; the
+  largest dimension that is left and divides is then split over `fsdp`. An
+  optimiser's moments carry the path of their parameter and so its sharding.
+  """
+
+  def leaf(path, x):
+    name = '/' + jax.tree_util.keystr(path, simple=True, separator='/')
+    return NamedSharding(mesh, _spec(name, np.shape(x), mesh))
+
+  return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+def annotate(tree: Any, mesh: Mesh) -> Any:
+  """Returns abstract arrays that say where each belongs, see `infer`."""
+  return jax.tree.map(
+    lambda x, sharding: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=sharding
+    ),
+    tree,
+    infer(tree, mesh),
+  )
+
+
+def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+  spec: list[str | None] = [None] * len(shape)
+  for pattern, axes in TENSOR_RULES:
+    if re.fullmatch(pattern, name) and len(shape) >= len(axes):
+      spec[len(shape) - len(axes) :] = axes
+      break
+  for i, axis in enumerate(spec):
+    if axis and shape[i] % mesh.shape[axis]:
+      spec[i] = None
+  free = [
+    i
+    for i, axis in enumerate(spec)
+    if axis is None and shape[i] % mesh.shape['fsdp'] == 0
+  ]
+  if mesh.shape['fsdp'] > 1 and free:
+    spec[max(free, key=lambda i: shape[i])] = 'fsdp'
+  return PartitionSpec(*spec)

@@ -1,0 +1,180 @@
+"""The loop: steps, evaluations, reports and checkpoints, until it is done.
+
+There is one, for every model, objective and data set; it names none of them.
+"""
+
+import collections
+import math
+import pathlib
+
+import jax
+import ml_collections
+
+from vit_jax import checkpoint, data, metrics, pretrained, sharding
+from vit_jax.experiment import Experiment, build
+from vit_jax.models import scan
+from vit_jax.step import Metrics, TrainState, make_init, make_step
+
+# How many steps the host may be ahead of the device: enough to hide its work,
+# few enough that batches do not pile up.
+AHEAD = 2
+
+
+def train(
+  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, float]:
+  """Trains what the config says, or goes on where this run stopped.
+
+  Args:
+    config: made by a file in `configs/`.
+    workdir: the run directory; if it holds checkpoints of the same config, the
+      run continues after the newest, exactly as if it had never stopped.
+
+  Returns:
+    The newest value of each metric, such as {'test/accuracy': 0.98}.
+
+  Raises:
+    ValueError: if the config asks for what is not possible, if `workdir`
+      belongs to another config, or if the loss is no longer finite.
+  """
+  workdir = pathlib.Path(workdir)
+  experiment = build(config.to_dict())
+  checkpoint.write_run(
+    workdir,
+    config=config.to_dict(),
+    class_names=experiment.source.class_names,
+    image_shape=experiment.image_shape,
+  )
+  options = dict(experiment.config['checkpoint'])
+  del options['every']
+  with checkpoint.Checkpoints(workdir, **options) as checkpoints:
+    ts = restore_or_init(experiment, checkpoints)
+    with metrics.Writer(
+      workdir,
+      first_step=int(ts.step),
+      total_steps=experiment.total_steps,
+      wandb_project=config.wandb,
+      config=config.to_dict(),
+    ) as writer:
+      loop(experiment, ts, checkpoints, writer)
+  return metrics.newest(workdir)
+
+
+def loop(
+  experiment: Experiment,
+  ts: TrainState,
+  checkpoints: checkpoint.Checkpoints,
+  writer: metrics.Writer,
+):
+  """Runs the steps that are left."""
+  config, total = experiment.config, experiment.total_steps
+  first = int(ts.step)
+  batches = iter(
+    data.pipeline(
+      experiment.source,
+      data.build_transforms(config['transforms']),
+      batch_size=config['batch_size'],
+      seed=config['seed'],
+      start=first,
+      steps=total - first,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      **config['loader'],
+    )
+  )
+  train_step = jax.jit(make_step(experiment), donate_argnums=0)
+  clock = metrics.Clock(experiment.flops, config['batch_size'])
+  running = collections.deque()
+
+  def finish(left: int):
+    """Waits until at most `left` steps are running, and reports the others."""
+    while len(running) > left:
+      step, scalars = running.popleft()
+      scalars = jax.device_get(scalars)
+      check_finite(step, scalars, checkpoints.latest())
+      clock.stepped()
+      writer.advance(step)
+      if due(step, config['log_every'], total):
+        values = {f'train/{key}': float(x) for key, x in scalars.items()}
+        writer.scalars(step, values | clock.report())
+
+  for step in range(first + 1, total + 1):
+    with clock.waiting():
+      batch = sharding.put(next(batches), experiment.mesh)
+    ts, scalars = train_step(ts, batch)
+    running.append((step, scalars))
+    finish(left=AHEAD)
+    evaluates = due(step, config['eval_every'], total)
+    saves = due(step, config['checkpoint']['every'], total)
+    if evaluates or saves:
+      finish(left=0)
+      results = evaluate(experiment, ts) if evaluates else {}
+      if results:
+        writer.scalars(step, results)
+      if saves:
+        save(checkpoints, ts, results)
+      clock.restart()
+
+
+def due(step: int, every: int, total: int) -> bool:
+  """Whether something that happens every so many steps happens now."""
+  return step == total or (every > 0 and step % every == 0)
+
+
+def evaluate(experiment: Experiment, ts: TrainState) -> dict[str, float]:
+  """Runs every evaluator; names its results like 'test/accuracy'."""
+  params = ts.params if ts.ema is None else ts.ema
+  return {
+    f'{name}/{key}': value
+    for name, run in experiment.evals.items()
+    for key, value in run(params, ts.state).items()
+  }
+
+
+def check_finite(step: int, scalars: Metrics, last_good: int | None):
+  """Raises a ValueError if the loss or the gradient is not finite."""
+  for name in ('loss', 'grad_norm'):
+    if not math.isfinite(scalars[name]):
+      raise ValueError(
+        f'The {name} is {scalars[name]} at step {step}. The run stops; '
+        + (
+          f'its checkpoint of step {last_good} is good'
+          if last_good
+          else 'it had no checkpoint yet'
+        )
+        + '. A lower config.optim.learning_rate, a longer warm-up or '
+        'config.optim.clip_norm may help, in a new --workdir.'
+      )
+
+
+def restore_or_init(
+  experiment: Experiment, checkpoints: checkpoint.Checkpoints
+) -> TrainState:
+  """Returns the newest checkpoint; without one, a new state on the mesh."""
+  mesh = experiment.mesh
+  init = make_init(experiment)
+  shapes = jax.eval_shape(init)
+  shardings = sharding.infer(shapes, mesh)
+  step = checkpoints.latest()
+  if step is None:
+    # Made inside one jit: no two arrays of it alias, so all can be donated.
+    ts = jax.jit(init, out_shardings=shardings)()
+    return ts._replace(params=pretrained.initialize(ts.params))
+  stored = jax.eval_shape(scan.unstack_blocks, shapes)
+  restored = checkpoints.restore(
+    step, sharding.annotate(stored, mesh)._asdict()
+  )
+  ts = TrainState(**restored)
+  if jax.tree.structure(stored) == jax.tree.structure(shapes):
+    return ts
+  return jax.jit(scan.stack_blocks, out_shardings=shardings)(ts)
+
+
+def save(
+  checkpoints: checkpoint.Checkpoints, ts: TrainState, results: dict[str, float]
+):
+  """Starts to write a checkpoint, with its blocks one by one."""
+  stored = jax.eval_shape(scan.unstack_blocks, ts)
+  if jax.tree.structure(stored) != jax.tree.structure(ts):
+    ts = jax.jit(scan.unstack_blocks)(ts)
+  checkpoints.save(int(ts.step), ts._asdict(), metrics=results)
