@@ -34,14 +34,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.objective.mixup = 0.2
   config.optim.learning_rate = 2e-3
   config.optim.weight_decay = 0.05
-  config.optim.schedule = {'name': 'cosine', 'warmup': '10 epochs'}
+  config.optim.schedule = {'name': 'cosine', 'warmup': '10%'}
 
   config.data.train = 'digits:train'
   config.transforms = (op('random_crop', size=8, pad=1),)
   config.augment = ()  # a mirrored digit is another one
   config.evals.test = common.evaluation('digits:test')
   config.eval_batch_size = 360
-  config.eval_every = '10 epochs'
-  config.checkpoint.every = '10 epochs'
   config.checkpoint.best = 'test/accuracy'
   return config

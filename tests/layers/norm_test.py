@@ -11,4 +11,4 @@ def test_layer_scale_multiplies_each_channel():
   np.testing.assert_allclose(variables['params']['scale'], np.full(4, 1e-4))
   scale = jnp.arange(4.0)
   scaled = LayerScale(1e-4).apply({'params': {'scale': scale}}, x)
-  np.testing.assert_array_equal(scaled, np.asarray(x) * np.arange(4.0))
+  np.testing.assert_allclose(scaled, np.asarray(x) * np.arange(4.0), rtol=1e-6)

@@ -96,6 +96,20 @@ def test_every_parameter_receives_a_gradient(case):
 
 
 @every_model
+@pytest.mark.parametrize('scan', [False, True])
+def test_bfloat16_goes_in_and_comes_out(case, scan):
+  model, params = model_and_params(case)
+  model = model.clone(scan=scan, drop_path=0.5)
+  params = stack_blocks(params) if scan else params
+  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (params, images()))
+  train = functools.partial(
+    model.apply, train=True, rngs={'dropout': jax.random.key(0)}
+  )
+  for x in jax.tree.leaves(jax.eval_shape(train, *half)):
+    assert x.dtype == jnp.bfloat16
+
+
+@every_model
 def test_evaluation_is_deterministic_and_knows_no_batch(case):
   model, params = model_and_params(case)
   predict = jax.jit(model.apply)

@@ -117,14 +117,23 @@ def test_conversion_works_under_jit_and_on_shapes():
 
 
 def test_blocks_without_arrays_need_the_depth():
-  tree = {'block_0': {'x': optax.MaskedNode()}, 'block_1': {'x': None}}
-  with pytest.raises(ValueError):
-    stack_blocks(tree)
-  tree['block_1'] = tree['block_0']
-  stacked = stack_blocks(tree)
-  with pytest.raises(ValueError, match='no array.*depth='):
+  frozen = {f'block_{i}': {'x': optax.MaskedNode()} for i in range(2)}
+  stacked = stack_blocks(frozen)
+  with pytest.raises(ValueError, match='no array, give depth='):
     unstack_blocks(stacked)
-  assert_same(unstack_blocks(stacked, depth=2), tree)
+  assert_same(unstack_blocks(stacked, depth=2), frozen)
+
+
+def test_blocks_without_arrays_take_the_depth_of_the_others():
+  params = {f'block_{i}': {'x': jnp.ones(3)} for i in range(2)}
+  state = optax.masked(optax.adam(1e-3), {'block_0': False, 'block_1': False})
+  tree = {'params': params, 'opt_state': state.init(params)}
+  assert_same(unstack_blocks(stack_blocks(tree)), tree)
+
+
+def test_blocks_that_are_not_alike_are_refused():
+  with pytest.raises(ValueError):
+    stack_blocks({'block_0': {'x': jnp.ones(1)}, 'block_1': {'y': jnp.ones(1)}})
 
 
 def test_a_missing_block_is_named():

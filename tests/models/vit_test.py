@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,8 +44,22 @@ def count(size=224, **fields):
 
 
 def init(image=IMAGE, **fields):
+  """A small model and parameters as they start."""
   model = ViT(**SMALL | fields)
   return model, jax.jit(model.init)(jax.random.key(0), image)['params']
+
+
+def draw(image=IMAGE, **fields):
+  """A small model and random parameters."""
+  model, rng = ViT(**SMALL | fields), np.random.default_rng(0)
+  params = jax.eval_shape(model.init, jax.random.key(0), image)['params']
+  value = lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32)
+  return model, jax.tree.map(value, params)
+
+
+def apply(model, params, image=IMAGE, **kwargs):
+  predict = functools.partial(model.apply, **kwargs)
+  return jax.jit(predict)({'params': params}, image)
 
 
 @pytest.mark.parametrize('name', PARAMS)
@@ -100,17 +116,17 @@ def test_scanned_blocks_start_differently():
 
 
 def test_the_class_token_has_a_position_if_positions_are_learned():
-  model, params = init()
-  shift = jnp.arange(8.0)
+  model, params = draw()
+  shift = jnp.arange(8.0)  # not constant: norms would take it away
   moved = params | {'pos_embed': params['pos_embed'].at[:, 0].add(shift)}
-  before = model.apply({'params': params}, IMAGE).pooled
-  after = model.apply({'params': moved}, IMAGE).pooled
+  before = apply(model, params).pooled
+  after = apply(model, moved).pooled
   assert jnp.abs(after - before).max() > 1e-2
 
 
 def test_the_average_is_taken_over_the_normed_patches():
-  model, params = init(pool='gap')
-  output = model.apply({'params': params}, IMAGE)
+  model, params = draw(pool='gap')
+  output = apply(model, params)
   np.testing.assert_allclose(
     output.pooled, output.pyramid[0].mean((1, 2)), rtol=1e-5, atol=1e-6
   )
@@ -121,8 +137,8 @@ def test_the_pyramid_holds_the_patches_at_their_places():
   # must not shift them.
   half = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
   image = jnp.concatenate([half, half], axis=2)
-  model, params = init(image, pos_embed='none')
-  (feature_map,) = model.apply({'params': params}, image).pyramid
+  model, params = draw(image, pos_embed='none')
+  (feature_map,) = apply(model, params, image).pyramid
   assert feature_map.shape == (1, 2, 4, 8)
   np.testing.assert_allclose(
     feature_map[:, :, :2], feature_map[:, :, 2:], rtol=1e-4, atol=1e-5
@@ -132,33 +148,33 @@ def test_the_pyramid_holds_the_patches_at_their_places():
 def test_without_positions_the_order_of_the_patches_does_not_matter():
   image = jax.random.normal(jax.random.key(0), (1, 8, 12, 3))
   flipped = jnp.concatenate([image[:, 4:], image[:, :4]], axis=1)
-  model, params = init(image, pos_embed='none')
+  model, params = draw(image, pos_embed='none')
   np.testing.assert_allclose(
-    model.apply({'params': params}, flipped).pooled,
-    model.apply({'params': params}, image).pooled,
+    apply(model, params, flipped).pooled,
+    apply(model, params, image).pooled,
     rtol=1e-4,
     atol=1e-5,
   )
 
 
 def test_a_layer_scale_of_zero_leaves_the_tokens_alone():
-  image = jax.random.normal(jax.random.key(0), (1, 8, 12, 3))
-  deep, params = init(image, depth=1, layer_scale=0.0, pool='gap')
-  flat = deep.clone(depth=0)
+  deep, params = draw(layer_scale=0.0, pool='gap')
+  for name in ('scale1', 'scale2'):
+    params['block_0'][name]['scale'] *= 0
   np.testing.assert_allclose(
-    deep.apply({'params': params}, image).pooled,
-    flat.apply({'params': params}, image).pooled,
+    apply(deep, params).pooled,
+    apply(deep.clone(depth=0), params).pooled,
     rtol=1e-5,
     atol=1e-6,
   )
 
 
 def test_dropout_acts_in_training_only():
-  model, params = init(dropout=0.5, pool='gap')
-  variables, rngs = {'params': params}, {'dropout': jax.random.key(0)}
-  quiet = model.apply(variables, IMAGE).pooled
+  model, params = draw(dropout=0.5, pool='gap')
+  quiet = apply(model, params).pooled
   np.testing.assert_allclose(quiet[0], quiet[1], rtol=1e-5, atol=1e-6)
-  noisy = model.apply(variables, IMAGE, train=True, rngs=rngs).pooled
+  rngs = {'dropout': jax.random.key(0)}
+  noisy = apply(model, params, train=True, rngs=rngs).pooled
   assert jnp.abs(noisy[0] - noisy[1]).max() > 0.01
 
 

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vit_jax import models
 from vit_jax.optim import layerwise
 
 
@@ -48,6 +49,17 @@ def test_blocks_may_lie_deeper_and_be_more_than_ten():
   mults = layerwise.multipliers(params, layer_decay=0.5)['encoder']
   assert mults['block_2']['kernel'] == 0.5**10
   assert mults['block_11']['kernel'] == 0.5
+
+
+@pytest.mark.parametrize('scan', [False, True])
+def test_what_a_hybrid_has_before_its_blocks_is_the_slowest(scan):
+  model = models.build('vit', 'R26+S/32', num_classes=10, scan=scan)
+  image = jnp.zeros((1, 64, 64, 3))
+  params = jax.eval_shape(model.init, jax.random.key(0), image)['params']
+  mults = layerwise.multipliers(params, layer_decay=0.5)
+  for name, tree in mults.items():
+    slowest = max(np.max(mult) for mult in jax.tree.leaves(tree)) == 0.5**13
+    assert slowest == (name in ('resnet', 'patch_embed', 'cls', 'pos_embed'))
 
 
 def test_a_decay_out_of_range_is_an_error():

@@ -57,9 +57,6 @@ def assert_close(tree, other, **tolerance):
   )
 
 
-# What every optimiser of the table must do.
-
-
 @pytest.mark.parametrize('name', optim.OPTIMIZERS)
 def test_an_optimiser_minimises_a_parabola(name):
   target = jax.tree.map(jnp.ones_like, toy())
@@ -177,9 +174,6 @@ def test_scanned_blocks_move_as_unrolled_ones(name):
   assert_close(unroll(scanned[-1]['blocks']), unrolled[-1])
 
 
-# The updates, by hand.
-
-
 def scalar_run(name, grads, **options):
   """The parameter of one number after each of the gradients."""
   params = {'fc': {'kernel': jnp.full((1,), 2.0)}}
@@ -286,9 +280,6 @@ def test_lamb_moves_kernels_that_are_zero():
   params = jax.tree.map(jnp.zeros_like, toy())
   history, _ = descend(build(params, 'lamb'), params, gradients(params))
   assert np.any(history[0]['head']['kernel'])
-
-
-# What is around the direction.
 
 
 def test_weight_decay_is_multiplied_by_the_learning_rate():

@@ -22,6 +22,7 @@ from collections.abc import Callable
 import cv2
 import grain
 import numpy as np
+from absl import flags
 
 from vit_jax.data.decoding import DecodeError, decode
 from vit_jax.data.sources import Source
@@ -145,6 +146,9 @@ def _iterate(
     )
   )
   if num_workers:
+    # Grain reads flags of its own here; in a notebook nobody has parsed them.
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()
     dataset = dataset.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=num_workers)
     )

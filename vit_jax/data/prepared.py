@@ -79,10 +79,13 @@ def open_tfds(
       '--out_file_format=array_record --out_dir=NEW/'
       f'{info.full_name}; then pass data_dir=NEW.'
     )
-  if not {'image', 'label'} <= set(info.features):
+  if not (
+    {'image', 'label'} <= set(info.features)
+    and isinstance(info.features['label'], tfds.features.ClassLabel)
+  ):
     raise ValueError(
-      f"{name} has the features {sorted(info.features)}; 'image' and 'label' "
-      'are needed.'
+      f"{name} has the features {sorted(info.features)}; an 'image' and a "
+      "'label' that is a class are needed."
     )
   names = tuple(info.features['label'].names)
   if class_names is not None and tuple(class_names) != names:

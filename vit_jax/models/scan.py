@@ -98,12 +98,16 @@ def unstack_blocks(tree: Any, *, depth: int | None = None) -> Any:
 
   Args:
     tree: any tree that holds dicts with stacked `blocks`.
-    depth: number of blocks; needed only where `blocks` holds no array that
-      tells it, such as an optimiser's state of frozen parameters.
+    depth: number of blocks where `blocks` holds no array that tells it, as in
+      an optimiser's state of frozen parameters; by default that of the other
+      `blocks` in the tree, if they agree.
 
   Raises:
-    ValueError: if the arrays under `blocks` do not agree on a depth.
+    ValueError: if the arrays under `blocks` do not agree on a depth, or none
+      tells it.
   """
+  if depth is None:
+    depth = _common_depth(tree)
 
   def unstack(node):
     if not _has_stack(node):
@@ -113,7 +117,7 @@ def unstack_blocks(tree: Any, *, depth: int | None = None) -> Any:
       for k, v in node.items()
       if k != 'blocks'
     }
-    for i in range(_depth(node['blocks'], expected=depth)):
+    for i in range(_depth(node['blocks'], default=depth)):
       block = jax.tree.map(operator.itemgetter(i), node['blocks'])
       rest[f'block_{i}'] = unstack_blocks(block, depth=depth)
     return rest
@@ -133,15 +137,25 @@ def _has_stack(node: Any) -> bool:
   return isinstance(node, dict) and 'blocks' in node
 
 
-def _depth(stacked: Any, *, expected: int | None) -> int:
+def _depth(stacked: Any, *, default: int | None) -> int:
   """The length of the first axis, which all arrays share."""
   found = {x.shape[0] if x.ndim else None for x in jax.tree.leaves(stacked)}
-  if expected is not None:
-    found.add(expected)
+  found = found or {default}
   if len(found) != 1 or None in found:
     raise ValueError(
-      "cannot unstack 'blocks': the length of the first axis of its arrays is "
-      f'the depth, but found {sorted(map(str, found)) or "no array"}; give '
-      'depth= where there is no array'
+      "cannot unstack 'blocks': its arrays must share the length of their "
+      f'first axis, the depth, but have {sorted(map(str, found))}; where it '
+      'holds no array, give depth='
     )
   return found.pop()
+
+
+def _common_depth(tree: Any) -> int | None:
+  """The depth of all stacks in the tree that hold arrays, if it is one."""
+  stack = jax.tree_util.DictKey('blocks')
+  found = {
+    x.shape[0]
+    for path, x in jax.tree.leaves_with_path(tree)
+    if stack in path and x.ndim
+  }
+  return found.pop() if len(found) == 1 else None

@@ -14,8 +14,8 @@ import numpy as np
 from vit_jax.optim import masks
 
 # Names of what comes before the first block: position and patch embeddings,
-# the stem of a hybrid, class and other learned tokens.
-_EMBEDDING = re.compile(r'.*embed.*|.*stem.*|.*token.*|cls')
+# the convolutions of a hybrid, class and other learned tokens.
+_EMBEDDING = re.compile(r'.*embed.*|.*token.*|cls|resnet|stem')
 _BLOCK = re.compile(r'(?:(?P<stack>.*)/)?(?:block_(?P<index>\d+)|blocks)/.*')
 
 

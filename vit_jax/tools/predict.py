@@ -1,0 +1,116 @@
+"""Names what is in images: `python -m vit_jax.tools.predict --workdir=...`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import rich.console
+import rich.table
+
+from vit_jax import data, experiment
+from vit_jax.objectives.classification import PROBABILITIES
+from vit_jax.tools import command
+
+BATCH_SIZE = 32
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns 1 if an image could not be read."""
+  parser = argparse.ArgumentParser(
+    prog='python -m vit_jax.tools.predict',
+    description='Prints the most probable classes of images.',
+    epilog='example: python -m vit_jax.tools.predict '
+    "--workdir=runs/quickstart photo.jpg more/ 'digits:test[:5]'",
+  )
+  parser.add_argument(
+    'images',
+    nargs='+',
+    help='image files, folders of images, or addresses of data as in '
+    'config.data.train',
+  )
+  parser.add_argument('--workdir', required=True, help='a run directory')
+  parser.add_argument('--step', type=int, help='default: the newest checkpoint')
+  parser.add_argument(
+    '--top', type=int, default=3, help='classes per image (default: 3)'
+  )
+  parser.add_argument('--json', action='store_true', help='for programs')
+  args = parser.parse_args(argv)
+  trained = experiment.load(args.workdir, step=args.step)
+  rows = [
+    row
+    for source in data.unlabelled(
+      args.images, class_names=trained.run['class_names']
+    )
+    for row in predict(trained, source, top=args.top)
+  ]
+  if args.json:
+    print(json.dumps(rows, indent=2))
+  else:
+    rich.console.Console().print(_table(rows, trained))
+  return int(any(not row['classes'] for row in rows))
+
+
+def predict(
+  trained: experiment.Trained, source: data.Source, *, top: int
+) -> Iterator[dict[str, Any]]:
+  """Yields, for each image, its name and its `top` classes.
+
+  Yields:
+    {'image': name, 'classes': [{'class': name, 'probability': p}, ...]}, the
+    most probable first; no classes if the image could not be read.
+  """
+  config, names = trained.run['config'], trained.run['class_names']
+  link = PROBABILITIES[config['objective']['loss']]
+
+  @jax.jit
+  def probabilities(params, state, batch):
+    return link(trained.predict(params, state, batch).logits)
+
+  batches = data.one_pass(
+    source,
+    data.build_transforms(config['preprocess']),
+    batch_size=BATCH_SIZE,
+    num_threads=config['loader']['num_threads'],
+  )
+  index = 0
+  for batch in batches:
+    probability = np.asarray(
+      probabilities(trained.params, trained.state, batch)
+    )  # (B, K)
+    order = np.argsort(-probability, axis=-1)[:, :top]
+    for row in range(min(BATCH_SIZE, len(source) - index)):
+      yield {
+        'image': source.name(index),
+        'classes': [
+          {'class': names[k], 'probability': float(probability[row, k])}
+          for k in order[row]
+          if batch['mask'][row]
+        ],
+      }
+      index += 1
+
+
+def _table(
+  rows: Sequence[dict[str, Any]], trained: experiment.Trained
+) -> rich.table.Table:
+  table = rich.table.Table(title=f'step {trained.step:,}')
+  table.add_column('image', overflow='fold')
+  table.add_column('class', overflow='fold')
+  table.add_column('probability', justify='right')
+  for row in rows:
+    classes = row['classes'] or [{'class': '(unreadable)', 'probability': 0.0}]
+    table.add_row(
+      row['image'],
+      '\n'.join(c['class'] for c in classes),
+      '\n'.join(f'{c["probability"]:.1%}' for c in classes),
+      end_section=len(classes) > 1,
+    )
+  return table
+
+
+if __name__ == '__main__':
+  sys.exit(command(main))
