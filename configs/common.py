@@ -4,7 +4,7 @@ A duration is written in any unit: '90 epochs', '10_000 steps', '1e6 examples'
 or '5%' of the run.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 from ml_collections import config_dict
@@ -39,7 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
   )
   config.optim.schedule = {'name': 'cosine', 'warmup': '5%'}
   config.optim.weight_decay = 0.0
-  # Pretrained parameters, see vit_jax/pretrained; '' starts from scratch.
+  # A checkpoint to start from, see vit_jax/pretrained; '' for none.
   config.init = ml_collections.ConfigDict({'params': ''})
 
   config.data = ml_collections.ConfigDict()
@@ -85,6 +85,146 @@ def evaluation(data: str, *, loss: str = 'softmax') -> dict[str, Any]:
   return {'name': 'classification', 'data': data, 'loss': loss}
 
 
-def inception(size: int) -> tuple[dict[str, Any], ...]:
-  """Training: a random crop of 5 to 100 % of the area (arXiv:1409.4842)."""
-  return (op('inception_crop', size=size),)
+def parse(arg: str | None, *names: str, **defaults: Any) -> dict[str, Any]:
+  """Reads what follows the colon of --config: 'B_16,cifar10,size=224'.
+
+  Args:
+    arg: values in the order of `names`, then `key=value` for any of them or
+      of `defaults`.
+    *names: of the values that have no default.
+    **defaults: the others; a value takes the type of its default.
+
+  Raises:
+    ValueError: if a name is unknown or missing, or a value is malformed.
+  """
+  known = [*names, *defaults]
+  values = dict(defaults)
+  parts = [part for part in (arg or '').split(',') if part]
+  for position, part in enumerate(parts):
+    key, is_named, value = part.partition('=')
+    if not is_named:
+      if position >= len(known):
+        raise ValueError(f'{arg!r} has more values than {known}.')
+      key, value = known[position], part
+    if key not in known:
+      raise ValueError(f'Unknown {key!r} in {arg!r}; there are {known}.')
+    if key in defaults and not isinstance(defaults[key], str):
+      value = type(defaults[key])(value)
+    values[key] = value
+  missing = [name for name in names if name not in values]
+  if missing:
+    raise ValueError(
+      f'{missing[0]!r} is missing: write --config=FILE.py:{",".join(names)}'
+    )
+  return values
+
+
+def variant(name: str) -> str:
+  """Spells a variant as papers do: B_16 -> B/16, R26_S_32 -> R26+S/32."""
+  *parts, patch = name.replace('/', '_').replace('+', '_').split('_')
+  return f'{"+".join(parts)}/{patch}'
+
+
+class DataSet(NamedTuple):
+  """How a data set is split and how long papers fine-tune on it.
+
+  Attributes:
+    train: address of the examples for training.
+    evals: addresses of those for evaluation, by name.
+    duration: of fine-tuning.
+    warmup: of the learning rate.
+  """
+
+  train: str
+  evals: dict[str, str]
+  duration: str
+  warmup: str
+
+
+# Splits of google-research/vision_transformer and big_vision; durations of
+# AugReg, section 3.4 (arXiv:2106.10270).
+DATA_SETS = {
+  'cifar10': DataSet(
+    'tfds:cifar10:train[:98%]',
+    {'val': 'tfds:cifar10:train[98%:]', 'test': 'tfds:cifar10:test'},
+    '10_000 steps',
+    '500 steps',
+  ),
+  'cifar100': DataSet(
+    'tfds:cifar100:train[:98%]',
+    {'val': 'tfds:cifar100:train[98%:]', 'test': 'tfds:cifar100:test'},
+    '10_000 steps',
+    '500 steps',
+  ),
+  'imagenet2012': DataSet(
+    'tfds:imagenet2012:train[:99%]',
+    {
+      'minival': 'tfds:imagenet2012:train[99%:]',
+      'val': 'tfds:imagenet2012:validation',
+    },
+    '20_000 steps',
+    '500 steps',
+  ),
+  'oxford_iiit_pet': DataSet(
+    'tfds:oxford_iiit_pet:train[:90%]',
+    {
+      'val': 'tfds:oxford_iiit_pet:train[90%:]',
+      'test': 'tfds:oxford_iiit_pet:test',
+    },
+    '500 steps',
+    '100 steps',
+  ),
+  'oxford_flowers102': DataSet(
+    'tfds:oxford_flowers102:train',
+    {
+      'val': 'tfds:oxford_flowers102:validation',
+      'test': 'tfds:oxford_flowers102:test',
+    },
+    '500 steps',
+    '100 steps',
+  ),
+}
+
+
+def use_data_set(
+  config: ml_collections.ConfigDict, name: str, *, loss: str = 'softmax'
+) -> DataSet:
+  """Trains and evaluates on a data set of the table."""
+  if name not in DATA_SETS:
+    raise ValueError(
+      f'Unknown data set {name!r}; there are {sorted(DATA_SETS)}. For your own '
+      'images give --config.data.train and --config.evals.val.data.'
+    )
+  data_set = DATA_SETS[name]
+  config.data.train = data_set.train
+  for key, address in data_set.evals.items():
+    config.evals[key] = evaluation(address, loss=loss)
+  return data_set
+
+
+def finetune(config: ml_collections.ConfigDict, *, size: int) -> None:
+  """The fine-tuning of ViT and AugReg (arXiv:2106.10270, section 3.4).
+
+  SGD with a bfloat16 momentum, batch 512, no weight decay, an Inception crop
+  for training, and a plain resize for evaluation.
+  """
+  config.batch_size = 512
+  config.optim = {
+    'name': 'sgd',
+    'momentum': 0.9,
+    'momentum_dtype': 'bfloat16',
+    'learning_rate': 0.03,
+    'clip_norm': 1.0,
+    'schedule': {'name': 'cosine', 'warmup': '500 steps'},
+  }
+  config.transforms = (op('inception_crop', size=size),)
+  config.preprocess = (op('resize', size=size),)
+
+
+def pretrain(config: ml_collections.ConfigDict, *, size: int) -> None:
+  """The images of pre-training: Inception crop; resize and central crop."""
+  config.transforms = (op('inception_crop', size=size),)
+  config.preprocess = (
+    op('resize_small', size=round(size * 256 / 224)),
+    op('central_crop', size=size),
+  )

@@ -15,3 +15,26 @@ jax.config.update(
   str(pathlib.Path(__file__).parent.parent / '.cache' / 'jax'),
 )
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+import pytest
+
+
+@pytest.fixture
+def tiny_config():
+  """The quickstart, shrunk: 6 steps of 16 digits through one narrow block."""
+  from configs import quickstart
+
+  config = quickstart.get_config()
+  config.duration = '6 steps'
+  config.batch_size = 16
+  config.model.width = 16
+  config.model.depth = 2
+  config.model.mlp_dim = 16
+  config.model.num_heads = 2
+  config.eval_batch_size = 64
+  config.eval_every = '3 steps'
+  config.log_every = '1 steps'
+  config.checkpoint.every = '2 steps'
+  config.data.train = 'digits:train[:64]'
+  config.evals.test.data = 'digits:test[:50]'
+  return config

@@ -58,9 +58,7 @@ def rows(workdir):
 
 
 def assert_equal_runs(one, other):
-  for (path, a), (same_path, b) in zip(
-    arrays(one), arrays(other), strict=True
-  ):
+  for (path, a), (same_path, b) in zip(arrays(one), arrays(other), strict=True):
     assert path == same_path
     np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
   assert rows(one) == rows(other)

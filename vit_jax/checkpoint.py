@@ -23,6 +23,16 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 RUN_FILE = 'run.json'
+# What may change when a run goes on: it alters how, but not what, it learns.
+FREE = (
+  'config.checkpoint.keep',
+  'config.eval_batch_size',
+  'config.loader',
+  'config.log_every',
+  'config.mesh',
+  'config.model.scan',
+  'config.wandb',
+)
 # What is needed to predict; the rest is needed to go on training.
 MODEL = ('params', 'state', 'ema')
 VERSIONS = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain')
@@ -50,7 +60,12 @@ def write_run(
   path = workdir / RUN_FILE
   if path.exists():
     stored = read_run(workdir)
-    lines = [line for key in run for line in diff(stored[key], run[key], key)]
+    lines = [
+      line
+      for key in run
+      for line in diff(stored[key], run[key], key)
+      if not line[2:].startswith(FREE)
+    ]
     if lines:
       raise ValueError(
         f'{workdir} holds another run (- there, + now):\n'

@@ -37,6 +37,7 @@ class Experiment(NamedTuple):
     mesh: the devices.
     source: the training examples.
     image_shape: (h, w, c) after the transforms.
+    grid: (h, w) of the model's coarsest map: tokens, for a ViT.
     objective: what is minimised.
     optimizer: how.
     evals: how it is judged, by name.
@@ -49,6 +50,7 @@ class Experiment(NamedTuple):
   mesh: Any
   source: data.Source
   image_shape: tuple[int, ...]
+  grid: tuple[int, int]
   objective: Objective
   optimizer: optim.Optimizer
   evals: Mapping[str, evaluators.Run]
@@ -81,16 +83,19 @@ def build(config: Config) -> Experiment:
   config = durations.resolve(config, total_steps=total_steps, **units)
   image_shape = first_shape(config, source, config['transforms'])
   objective = build_objective(config, num_classes=len(source.class_names))
+  batch = dummy_batch(image_shape)
   params, state = jax.eval_shape(
-    objective.init, jax.random.key(0), dummy_batch(image_shape)
+    objective.init, jax.random.key(0), dummy_batch(image_shape, 'float32')
   )
   predict = make_predict(config, objective)
+  output = jax.eval_shape(predict, params, state, batch)
   return Experiment(
     config=config,
     total_steps=total_steps,
     mesh=mesh,
     source=source,
     image_shape=image_shape,
+    grid=output.pyramid[-1].shape[1:3],
     objective=objective,
     optimizer=optim.build(params, total_steps=total_steps, **config['optim']),
     evals={
@@ -108,7 +113,7 @@ def build(config: Config) -> Experiment:
       )
       for name, options in config['evals'].items()
     },
-    flops=3 * flops.count(predict, params, state, dummy_batch(image_shape)),
+    flops=3 * flops.count(predict, params, state, batch),
   )
 
 
@@ -124,6 +129,11 @@ def open_data(config: Config) -> tuple[data.Source, data.Source | None]:
   Something is held out only if an evaluation set names no data of its own.
   """
   options = dict(config['data'])
+  if not options['train']:
+    raise ValueError(
+      'config.data.train names no data: give --config.data.train=/my/images '
+      '(a folder for each class), a CSV file, or tfds:NAME.'
+    )
   if all(evaluation['data'] for evaluation in config['evals'].values()):
     return data.open(options['train'], data_dir=options['data_dir']), None
   return data.open_pair(**options)
@@ -228,10 +238,13 @@ def load(workdir: str | pathlib.Path, *, step: int | None = None) -> Trained:
   )
 
 
-def dummy_batch(image_shape: tuple[int, ...]) -> Batch:
-  """A batch of one black image (h, w, c), for shapes."""
+def dummy_batch(image_shape: tuple[int, ...], dtype: str = 'uint8') -> Batch:
+  """A batch of one image (h, w, c), for its shapes.
+
+  Objectives want float images, normalised; `make_predict` wants uint8.
+  """
   return {
-    'image': jnp.zeros((1, *image_shape), jnp.uint8),
+    'image': jnp.zeros((1, *image_shape), dtype),
     'label': jnp.zeros(1, jnp.int32),
     'mask': jnp.ones(1, jnp.float32),
   }

@@ -218,6 +218,7 @@ def newest(workdir: pathlib.Path) -> dict[str, float]:
   values = {}
   for row in read_rows(workdir / 'metrics.jsonl'):
     values.update(row)
+  values.pop('step', None)
   return values
 
 

@@ -45,7 +45,7 @@ def make_init(experiment: Experiment) -> Callable[[], TrainState]:
     params, state = experiment.objective.init(
       # No step folds in this number, see make_step.
       jax.random.fold_in(jax.random.key(config['seed']), 2**32 - 1),
-      dummy_batch(experiment.image_shape),
+      dummy_batch(experiment.image_shape, 'float32'),
     )
     return TrainState(
       step=jnp.int32(0),

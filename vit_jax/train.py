@@ -6,6 +6,7 @@ There is one, for every model, objective and data set; it names none of them.
 import collections
 import math
 import pathlib
+from collections.abc import Mapping
 
 import jax
 import ml_collections
@@ -13,7 +14,7 @@ import ml_collections
 from vit_jax import checkpoint, data, metrics, pretrained, sharding
 from vit_jax.experiment import Experiment, build
 from vit_jax.models import scan
-from vit_jax.step import Metrics, TrainState, make_init, make_step
+from vit_jax.step import TrainState, make_init, make_step
 
 # How many steps the host may be ahead of the device: enough to hide its work,
 # few enough that batches do not pile up.
@@ -90,12 +91,12 @@ def loop(
     """Waits until at most `left` steps are running, and reports the others."""
     while len(running) > left:
       step, scalars = running.popleft()
-      scalars = jax.device_get(scalars)
+      scalars = {k: float(x) for k, x in jax.device_get(scalars).items()}
       check_finite(step, scalars, checkpoints.latest())
       clock.stepped()
       writer.advance(step)
       if due(step, config['log_every'], total):
-        values = {f'train/{key}': float(x) for key, x in scalars.items()}
+        values = {f'train/{key}': value for key, value in scalars.items()}
         writer.scalars(step, values | clock.report())
 
   for step in range(first + 1, total + 1):
@@ -131,7 +132,9 @@ def evaluate(experiment: Experiment, ts: TrainState) -> dict[str, float]:
   }
 
 
-def check_finite(step: int, scalars: Metrics, last_good: int | None):
+def check_finite(
+  step: int, scalars: Mapping[str, float], last_good: int | None
+):
   """Raises a ValueError if the loss or the gradient is not finite."""
   for name in ('loss', 'grad_norm'):
     if not math.isfinite(scalars[name]):
@@ -159,22 +162,49 @@ def restore_or_init(
   if step is None:
     # Made inside one jit: no two arrays of it alias, so all can be donated.
     ts = jax.jit(init, out_shardings=shardings)()
-    return ts._replace(params=pretrained.initialize(ts.params))
+    return (
+      initialize(experiment, ts) if experiment.config['init']['params'] else ts
+    )
   stored = jax.eval_shape(scan.unstack_blocks, shapes)
   restored = checkpoints.restore(
     step, sharding.annotate(stored, mesh)._asdict()
   )
   ts = TrainState(**restored)
-  if jax.tree.structure(stored) == jax.tree.structure(shapes):
-    return ts
-  return jax.jit(scan.stack_blocks, out_shardings=shardings)(ts)
+  if is_scanned(shapes):
+    ts = jax.jit(scan.stack_blocks, out_shardings=shardings)(ts)
+  return ts
+
+
+def initialize(experiment: Experiment, ts: TrainState) -> TrainState:
+  """Starts from the checkpoint that `config.init` names."""
+  options = dict(experiment.config['init'])
+  # Foreign names are mapped to blocks one by one.
+  loaded = pretrained.initialize(
+    jax.device_get(scan.unstack_blocks(ts.params)),
+    source=options.pop('params'),
+    grid=experiment.grid,
+    **options,
+  )
+  if is_scanned(ts):
+    loaded = scan.stack_blocks(loaded)
+  place = jax.tree.map(lambda x: x.sharding, ts.params)
+  ts = ts._replace(params=jax.device_put(loaded, place))
+  # A copy: an array that is donated twice is an error.
+  return (
+    ts if ts.ema is None else ts._replace(ema=jax.device_put(loaded, place))
+  )
 
 
 def save(
   checkpoints: checkpoint.Checkpoints, ts: TrainState, results: dict[str, float]
 ):
   """Starts to write a checkpoint, with its blocks one by one."""
-  stored = jax.eval_shape(scan.unstack_blocks, ts)
-  if jax.tree.structure(stored) != jax.tree.structure(ts):
+  if is_scanned(ts):
     ts = jax.jit(scan.unstack_blocks)(ts)
   checkpoints.save(int(ts.step), ts._asdict(), metrics=results)
+
+
+def is_scanned(ts: TrainState) -> bool:
+  """Whether the model's blocks are stacked for a scan."""
+  unrolled = jax.eval_shape(scan.unstack_blocks, ts.params)
+  return jax.tree.structure(unrolled) != jax.tree.structure(ts.params)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vit_jax import models
-from vit_jax.models.mlp_mixer import MlpMixer
+from vit_jax.models.mlp_mixer import Block, MlpMixer
 
 # Table 1 of the paper, exactly; at 224 pixels and 1000 classes.
 PARAMS = {
@@ -46,6 +46,16 @@ def test_the_parameters_start_as_in_the_reference():
   assert not fc1['bias'].any()
   np.testing.assert_allclose(fc1['kernel'].std(), 32**-0.5, rtol=0.1)
   assert params['block_0']['token_mlp']['fc1']['kernel'].shape == (24, 16)
+
+
+def test_drop_path_drops_both_branches_of_a_block():
+  block = Block(token_dim=4, channel_dim=16)
+  tokens = jax.random.normal(jax.random.key(2), (4, 3, 8))
+  params = jax.jit(block.init)(jax.random.key(0), tokens)
+  rngs = {'dropout': jax.random.key(1)}
+  rate = 1 - 1e-6
+  out = block.apply(params, tokens, drop_path=rate, train=True, rngs=rngs)
+  np.testing.assert_array_equal(out, tokens)
 
 
 def test_tokens_and_channels_are_mixed_by_their_own_mlp():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vit_jax import models
-from vit_jax.models.vit import HYBRIDS, SIZES, ViT, variant
+from vit_jax.models.vit import HYBRIDS, SIZES, Block, ViT, variant
 
 SMALL = dict(patch_size=4, width=8, depth=1, mlp_dim=16, num_heads=2)
 IMAGE = jnp.ones((2, 8, 12, 3))
@@ -122,6 +122,25 @@ def test_the_class_token_has_a_position_if_positions_are_learned():
   before = apply(model, params).pooled
   after = apply(model, moved).pooled
   assert jnp.abs(after - before).max() > 1e-2
+
+
+def test_the_class_token_stands_nowhere_if_positions_are_fixed():
+  model, params = draw(depth=0, pos_embed='none')
+  without = apply(model, params)
+  with_table = apply(model.clone(pos_embed='sincos2d'), params)
+  np.testing.assert_array_equal(with_table.pooled, without.pooled)
+  moved = np.abs(with_table.pyramid[0] - without.pyramid[0]).max(-1)
+  assert moved.min() > 0.01
+
+
+def test_drop_path_drops_both_branches_of_a_block():
+  block = Block(num_heads=2, mlp_dim=16)
+  tokens = jax.random.normal(jax.random.key(2), (4, 3, 8))
+  params = jax.jit(block.init)(jax.random.key(0), tokens)
+  rngs = {'dropout': jax.random.key(1)}
+  rate = 1 - 1e-6
+  out = block.apply(params, tokens, drop_path=rate, train=True, rngs=rngs)
+  np.testing.assert_array_equal(out, tokens)
 
 
 def test_the_average_is_taken_over_the_normed_patches():

@@ -19,7 +19,14 @@ import numpy as np
 from vit_jax.data import transforms
 from vit_jax.data.decoding import DecodeError, decode
 from vit_jax.data.pipeline import Transform, one_pass, pipeline
-from vit_jax.data.sources import Arrays, Pair, Source, open, open_pair
+from vit_jax.data.sources import (
+  Arrays,
+  Pair,
+  Source,
+  open,
+  open_pair,
+  unlabelled,
+)
 
 __all__ = [
   'TRANSFORMS',
@@ -34,6 +41,7 @@ __all__ = [
   'open',
   'open_pair',
   'pipeline',
+  'unlabelled',
 ]
 
 TRANSFORMS = {

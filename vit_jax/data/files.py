@@ -6,7 +6,8 @@ import dataclasses
 import difflib
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,10 +36,10 @@ class Files:
   labels: np.ndarray
   class_names: tuple[str, ...]
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.paths)
 
-  def __getitem__(self, index: int):
+  def __getitem__(self, index: int) -> dict[str, Any]:
     image = pathlib.Path(self.paths[index]).read_bytes()
     return {'image': image, 'label': int(self.labels[index])}
 
@@ -156,6 +157,18 @@ def existing(path: str) -> pathlib.Path:
   )
 
 
+def images_below(folder: pathlib.Path) -> list[str]:
+  """Lists the images in a folder and in all folders below it, sorted.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  paths = sorted(filter(_is_image, _files_below(folder)))
+  if not paths:
+    raise ValueError(f'{folder} holds no {", ".join(SUFFIXES)} files.')
+  return paths
+
+
 def _files(
   title: str, paths: list[str], texts: list[str], class_names: Sequence[str]
 ) -> Files:
@@ -198,19 +211,10 @@ def _images_by_class(directory: pathlib.Path) -> dict[str, list[str]]:
   found = {}
   suffixes = collections.Counter()
   for folder in _visible_folders(directory):
-    paths = []
-    # Subsets of large data sets are often folders of links.
-    for parent, folders, names in os.walk(folder, followlinks=True):
-      folders[:] = [name for name in folders if not name.startswith('.')]
-      for name in names:
-        suffix = os.path.splitext(name)[1].lower()
-        if name.startswith('.'):
-          continue
-        suffixes[suffix] += 1
-        if suffix in SUFFIXES:
-          paths.append(os.path.join(parent, name))
-    if paths:
-      found[folder.name] = sorted(paths)
+    names = list(_files_below(folder))
+    suffixes.update(os.path.splitext(name)[1].lower() for name in names)
+    if paths := sorted(filter(_is_image, names)):
+      found[folder.name] = paths
   if not found:
     loose = sum(
       child.suffix.lower() in SUFFIXES for child in directory.iterdir()
@@ -222,3 +226,17 @@ def _images_by_class(directory: pathlib.Path) -> dict[str, list[str]]:
       'images of each class into a folder named after it.'
     )
   return found
+
+
+def _is_image(path: str) -> bool:
+  return path.lower().endswith(SUFFIXES)
+
+
+def _files_below(folder: pathlib.Path) -> Iterator[str]:
+  """Yields the paths of all files that are not hidden."""
+  # Subsets of large data sets are often folders of links.
+  for parent, folders, names in os.walk(folder, followlinks=True):
+    folders[:] = [name for name in folders if not name.startswith('.')]
+    for name in names:
+      if not name.startswith('.'):
+        yield os.path.join(parent, name)

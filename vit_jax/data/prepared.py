@@ -27,10 +27,10 @@ class Records:
   title: str
   labels: np.ndarray | None = None
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.records)
 
-  def __getitem__(self, index: int):
+  def __getitem__(self, index: int) -> dict[str, Any]:
     record = self.records[index]
     return {'image': record['image'], 'label': int(record['label'])}
 

@@ -20,6 +20,7 @@ SLICE: [:90%], [10%:], [25%:50%], [:500]. TFDS slices its own order. All others
 """
 
 import dataclasses
+import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -38,15 +39,17 @@ TFDS_ADDRESS = r'tfds:([^:\[\]]+(?::\d[\d.]*)?)(?::([a-zA-Z].*))?'
 
 @runtime_checkable
 class Source(Protocol):
-  """Examples that can be read at random, from many threads and processes.
+  """Examples that can be read at random, from many threads and processes."""
 
-  Attributes:
-    class_names: (k,); a label is an index into them.
-    labels: int (n,), where they are known without reading the images.
-  """
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """(k,); a label is an index into them."""
+    ...
 
-  class_names: tuple[str, ...]
-  labels: np.ndarray | None
+  @property
+  def labels(self) -> np.ndarray | None:
+    """Integers (n,), where they are known without reading the images."""
+    ...
 
   def __len__(self) -> int: ...
 
@@ -105,10 +108,10 @@ class Arrays:
         'the range of class_names.'
       )
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.image)
 
-  def __getitem__(self, index: int):
+  def __getitem__(self, index: int) -> dict[str, Any]:
     image = self.image[index]
     if image.ndim == 2:
       image = image[:, :, None]  # (H, W, 1)
@@ -142,10 +145,10 @@ class Subset:
     labels = self.source.labels
     return None if labels is None else labels[self.indices]
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.indices)
 
-  def __getitem__(self, index: int):
+  def __getitem__(self, index: int) -> dict[str, Any]:
     return self.source[int(self.indices[index])]
 
   def name(self, index: int) -> str:
@@ -238,7 +241,35 @@ def open_pair(
   )
 
 
-def _match(pattern: str, address: str) -> tuple[str | None, ...]:
+def unlabelled(
+  inputs: Sequence[str], *, class_names: Sequence[str]
+) -> list[Source]:
+  """Opens images that are to be classified; their labels mean nothing.
+
+  Args:
+    inputs: image files, folders with images anywhere below them, or addresses
+      as in `open`.
+    class_names: of the model.
+
+  Raises:
+    ValueError: if there is no such file, or no image in a folder.
+  """
+  sources = []
+  for name in inputs:
+    path = pathlib.Path(name).expanduser()
+    if path.is_dir():
+      paths = files.images_below(path)
+    elif path.is_file() and path.suffix not in ('.csv', '.npz'):
+      paths = [name]
+    else:
+      sources.append(open(name, class_names=class_names))
+      continue
+    labels = np.zeros(len(paths), np.int32)
+    sources.append(files.Files(tuple(paths), labels, tuple(class_names)))
+  return sources
+
+
+def _match(pattern: str, address: str) -> tuple[Any, ...]:
   match = re.fullmatch(pattern, address)
   if match is None:
     raise ValueError(

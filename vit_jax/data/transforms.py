@@ -143,7 +143,7 @@ def inception_crop(
   """
   height, width = image.shape[:2]
   for _ in range(attempts):
-    ratio = rng.uniform(*aspect)
+    ratio = rng.uniform(aspect[0], aspect[1])
     smallest, largest = (
       round(math.sqrt(part * height * width / ratio)) for part in area
     )
@@ -177,7 +177,7 @@ def random_resized_crop(
   """
   height, width = image.shape[:2]
   for _ in range(attempts):
-    crop_area = rng.uniform(*area) * height * width
+    crop_area = rng.uniform(area[0], area[1]) * height * width
     ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
     crop_height = round(math.sqrt(crop_area / ratio))
     crop_width = round(math.sqrt(crop_area * ratio))

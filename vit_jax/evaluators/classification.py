@@ -10,13 +10,6 @@ from jaxtyping import Array, Float, Int
 from vit_jax.ops import losses
 from vit_jax.types import Batch, Output, Params, State
 
-# What turns logits into the probabilities that calibration speaks of, and the
-# loss that goes with them.
-_LINKS = {
-  'softmax': (jax.nn.softmax, losses.softmax_cross_entropy),
-  'sigmoid': (jax.nn.sigmoid, losses.sigmoid_cross_entropy),
-}
-
 
 def classification(
   predict: Callable[[Params, State, Batch], Output],
@@ -40,9 +33,9 @@ def classification(
     by how many examples fall into it) and `examples`, all as fractions or
     means over the examples whose mask is 1.
   """
-  if loss not in _LINKS:
-    raise ValueError(f'Unknown {loss=}; there are {sorted(_LINKS)}.')
-  link, xent = _LINKS[loss]
+  if loss not in losses.LOSSES:
+    raise ValueError(f'Unknown {loss=}; there are {sorted(losses.LOSSES)}.')
+  link, xent = losses.PROBABILITIES[loss], losses.LOSSES[loss]
 
   @jax.jit
   def measure(params, state, batch):

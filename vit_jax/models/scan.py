@@ -140,14 +140,14 @@ def _has_stack(node: Any) -> bool:
 def _depth(stacked: Any, *, default: int | None) -> int:
   """The length of the first axis, which all arrays share."""
   found = {x.shape[0] if x.ndim else None for x in jax.tree.leaves(stacked)}
-  found = found or {default}
-  if len(found) != 1 or None in found:
+  depth, *others = found or {default}
+  if others or depth is None:
     raise ValueError(
       "cannot unstack 'blocks': its arrays must share the length of their "
       f'first axis, the depth, but have {sorted(map(str, found))}; where it '
       'holds no array, give depth='
     )
-  return found.pop()
+  return depth
 
 
 def _common_depth(tree: Any) -> int | None:

@@ -201,8 +201,9 @@ class ViT(nn.Module):
     tokens = nn.LayerNorm(epsilon=1e-6, name='norm')(tokens)
     patches = tokens[:, 1:] if self.pool == 'token' else tokens
     pooled = self._pool(tokens)
-    logits = self._head(pooled) if self.num_classes is not None else None
-    return Output(logits, pooled, pyramid=(patches.reshape(b, h, w, d),))
+    return Output(
+      self._head(pooled), pooled, pyramid=(patches.reshape(b, h, w, d),)
+    )
 
   def _add_positions(self, tokens: Array, *, grid: tuple[int, int]) -> Array:
     shape = (1, *tokens.shape[1:])
@@ -236,7 +237,9 @@ class ViT(nn.Module):
       pooled = nn.tanh(dense(pooled))
     return pooled
 
-  def _head(self, pooled: Array) -> Array:
+  def _head(self, pooled: Array) -> Array | None:
+    if self.num_classes is None:
+      return None
     return nn.Dense(
       self.num_classes,
       kernel_init=nn.initializers.zeros,

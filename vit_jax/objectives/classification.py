@@ -13,11 +13,6 @@ from jaxtyping import Array, Float, Integer
 from vit_jax.ops import losses, mixing
 from vit_jax.types import Objective
 
-LOSSES = {
-  'softmax': losses.softmax_cross_entropy,
-  'sigmoid': losses.sigmoid_cross_entropy,
-}
-
 
 def classification(
   model: nn.Module,
@@ -79,7 +74,7 @@ def classification(
     targets = (1 - label_smoothing) * labels + label_smoothing / num_classes
     correct = output.logits.argmax(-1) == labels.argmax(-1)
     metrics = {
-      'loss': _mean(LOSSES[loss](output.logits, targets), mask),
+      'loss': _mean(losses.LOSSES[loss](output.logits, targets), mask),
       'accuracy': _mean(correct.astype(jnp.float32), mask),
     }
     return metrics['loss'], (state, metrics)
@@ -94,8 +89,8 @@ def classification(
 def _check(
   loss: str, label_smoothing: float, *, mixup: float, cutmix: float
 ) -> None:
-  if loss not in LOSSES:
-    raise ValueError(f'Unknown {loss=}; it is one of {sorted(LOSSES)}.')
+  if loss not in losses.LOSSES:
+    raise ValueError(f'Unknown {loss=}; it is one of {sorted(losses.LOSSES)}.')
   if not 0 <= label_smoothing < 1:
     raise ValueError(f'{label_smoothing=} must be in [0, 1).')
   if label_smoothing and loss == 'sigmoid':

@@ -55,16 +55,20 @@ def _inner_jaxprs(params: dict[str, Any]) -> list[core.Jaxpr]:
   return found
 
 
+def _shape(variable: Any) -> tuple[int, ...]:
+  return variable.aval.shape
+
+
 def _dot(eqn: core.JaxprEqn) -> int:
   (contracted, _), _ = eqn.params['dimension_numbers']
-  left = eqn.invars[0].aval.shape
-  out = eqn.outvars[0].aval.shape
+  left = _shape(eqn.invars[0])
+  out = _shape(eqn.outvars[0])
   return 2 * math.prod(out) * math.prod(left[axis] for axis in contracted)
 
 
 def _conv(eqn: core.JaxprEqn) -> int:
-  kernel = eqn.invars[1].aval.shape
-  out = eqn.outvars[0].aval.shape
+  kernel = _shape(eqn.invars[1])
+  out = _shape(eqn.outvars[0])
   # The axis of the output's channels comes first in the specification.
   out_axis = eqn.params['dimension_numbers'].rhs_spec[0]
   taps = math.prod(kernel) // kernel[out_axis]

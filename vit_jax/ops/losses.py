@@ -35,3 +35,8 @@ def sigmoid_cross_entropy(
   log_p = jax.nn.log_sigmoid(logits)
   log_not_p = jax.nn.log_sigmoid(-logits)
   return -jnp.sum(labels * log_p + (1 - labels) * log_not_p, axis=-1)
+
+
+LOSSES = {'softmax': softmax_cross_entropy, 'sigmoid': sigmoid_cross_entropy}
+# What a model trained with that loss takes for the probability of a class.
+PROBABILITIES = {'softmax': jax.nn.softmax, 'sigmoid': jax.nn.sigmoid}

@@ -67,9 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0
 
 
-def _table(
-  results: dict[str, dict[str, float]], step: int
-) -> rich.table.Table:
+def _table(results: dict[str, dict[str, float]], step: int) -> rich.table.Table:
   table = rich.table.Table(title=f'step {step:,}')
   table.add_column('data', overflow='fold')
   metrics = list(next(iter(results.values())))

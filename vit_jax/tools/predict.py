@@ -12,7 +12,7 @@ import rich.console
 import rich.table
 
 from vit_jax import data, experiment
-from vit_jax.objectives.classification import PROBABILITIES
+from vit_jax.ops import losses
 from vit_jax.tools import command
 
 BATCH_SIZE = 32
@@ -64,7 +64,7 @@ def predict(
     most probable first; no classes if the image could not be read.
   """
   config, names = trained.run['config'], trained.run['class_names']
-  link = PROBABILITIES[config['objective']['loss']]
+  link = losses.PROBABILITIES[config['objective']['loss']]
 
   @jax.jit
   def probabilities(params, state, batch):

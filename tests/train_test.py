@@ -1,0 +1,167 @@
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax import checkpoint, experiment, metrics
+from vit_jax import train as train_module
+from vit_jax.train import train
+
+TIMES = {
+  *('images_per_second', 'step_seconds', 'data_seconds', 'compute_seconds'),
+}
+
+
+def without_times(workdir):
+  rows = metrics.read_rows(workdir / 'metrics.jsonl')
+  return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+def assert_trees_equal(one, other):
+  jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_a_run_reports_evaluates_and_explains_itself(tiny_config, tmp_path):
+  result = train(tiny_config, tmp_path)
+  assert 0 <= result['test/accuracy'] <= 1
+  rows = without_times(tmp_path)
+  assert [r['step'] for r in rows if 'train/loss' in r] == [1, 2, 3, 4, 5, 6]
+  assert [r['step'] for r in rows if 'test/loss' in r] == [3, 6]
+  assert {r['test/examples'] for r in rows if 'test/loss' in r} == {50}
+  run = json.loads((tmp_path / 'run.json').read_text())
+  assert run['class_names'] == [str(digit) for digit in range(10)]
+  assert run['config']['preprocess'] == []
+  assert run['image_shape'] == [8, 8, 3]
+  assert run['versions']['jax'] == jax.__version__
+  assert list(tmp_path.glob('events.out.tfevents.*'))
+  assert 'tensorflow' not in sys.modules
+
+
+def test_the_loss_goes_down(tiny_config, tmp_path):
+  tiny_config.duration = '60 steps'
+  tiny_config.batch_size = 64
+  tiny_config.objective.mixup = 0.0
+  tiny_config.optim.learning_rate = 1e-2
+  train(tiny_config, tmp_path)
+  losses = [
+    r['train/loss'] for r in without_times(tmp_path) if 'train/loss' in r
+  ]
+  assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize('evaluation', [1, 2])
+def test_a_run_that_was_stopped_resumes_bit_identically(
+  tiny_config, tmp_path, monkeypatch, evaluation
+):
+  train(tiny_config, tmp_path / 'whole')
+  calls = []
+
+  def stop(*args):
+    calls.append(args)
+    if len(calls) == evaluation:
+      raise KeyboardInterrupt
+    return evaluate(*args)
+
+  evaluate = train_module.evaluate
+  monkeypatch.setattr(train_module, 'evaluate', stop)
+  with pytest.raises(KeyboardInterrupt):
+    train(tiny_config, tmp_path / 'stopped')
+  monkeypatch.setattr(train_module, 'evaluate', evaluate)
+  train(tiny_config, tmp_path / 'stopped')
+  assert without_times(tmp_path / 'whole') == without_times(
+    tmp_path / 'stopped'
+  )
+  assert_trees_equal(
+    checkpoint.read_model(tmp_path / 'whole'),
+    checkpoint.read_model(tmp_path / 'stopped'),
+  )
+
+
+def test_a_run_may_go_on_scanned_where_it_was_unrolled(
+  tiny_config, tmp_path, monkeypatch
+):
+  train(tiny_config, tmp_path / 'whole')
+  with monkeypatch.context() as patch:
+    patch.setattr(train_module, 'evaluate', lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+      train(tiny_config, tmp_path / 'switched')
+  assert checkpoint.steps(tmp_path / 'switched') == [2]
+  tiny_config.model.scan = True
+  train(tiny_config, tmp_path / 'switched')
+  (_, whole), (_, switched) = (
+    checkpoint.read_model(tmp_path / name) for name in ('whole', 'switched')
+  )
+  # Drop path draws other numbers in a scan, so the values may only be close.
+  assert jax.tree.structure(whole) == jax.tree.structure(switched)
+  assert 'block_1' in switched['params']
+
+
+def test_a_finished_run_stays_as_it_is(tiny_config, tmp_path):
+  first = train(tiny_config, tmp_path)
+  rows = metrics.read_rows(tmp_path / 'metrics.jsonl')
+  assert train(tiny_config, tmp_path) == first
+  assert metrics.read_rows(tmp_path / 'metrics.jsonl') == rows
+
+
+def test_a_run_of_another_config_is_shown_as_a_diff(tiny_config, tmp_path):
+  train(tiny_config, tmp_path)
+  tiny_config.optim.learning_rate = 0.5
+  tiny_config.log_every = '2 steps'  # may change
+  with pytest.raises(ValueError) as error:
+    train(tiny_config, tmp_path)
+  assert '- config.optim.learning_rate: 0.002' in str(error.value)
+  assert '+ config.optim.learning_rate: 0.5' in str(error.value)
+  assert 'log_every' not in str(error.value)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, tmp_path):
+  tiny_config.duration = '30 steps'
+  tiny_config.optim.learning_rate = 1e30
+  tiny_config.optim.schedule = {'name': 'constant', 'warmup': '10 steps'}
+  tiny_config.optim.clip_norm = None
+  with jax.debug_nans(False), pytest.raises(ValueError, match=r'at step \d+'):
+    train(tiny_config, tmp_path)
+  _, model = checkpoint.read_model(tmp_path)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(model))
+
+
+def test_the_best_checkpoint_is_kept(tiny_config, tmp_path, monkeypatch):
+  scores = iter([0.1, 0.9, 0.5, 0.2, 0.3, 0.4])
+  monkeypatch.setattr(
+    train_module, 'evaluate', lambda *_: {'test/accuracy': next(scores)}
+  )
+  tiny_config.eval_every = '1 steps'
+  tiny_config.checkpoint.every = '1 steps'
+  train(tiny_config, tmp_path)
+  assert checkpoint.steps(tmp_path) == [2, 5, 6]
+
+
+def test_bfloat16_leaves_the_parameters_in_float32(tiny_config, tmp_path):
+  tiny_config.dtype = 'bfloat16'
+  tiny_config.duration = '1 steps'
+  train(tiny_config, tmp_path)
+  trained = experiment.load(tmp_path)
+  assert {x.dtype for x in jax.tree.leaves(trained.params)} == {
+    jnp.dtype('float32')
+  }
+  batch = experiment.dummy_batch((8, 8, 3))
+  logits = trained.predict(trained.params, trained.state, batch).logits
+  assert logits.dtype == jnp.float32
+  # Rounded to bfloat16 on the way.
+  np.testing.assert_array_equal(logits, logits.astype(jnp.bfloat16))
+
+
+def test_no_training_data_is_an_error_that_says_how_to_name_it(tiny_config):
+  tiny_config.data.train = ''
+  with pytest.raises(ValueError, match='--config.data.train=/my/images'):
+    experiment.build(tiny_config.to_dict())
+
+
+def test_an_evaluation_without_data_takes_what_is_held_out(tiny_config):
+  tiny_config.evals.test.data = ''
+  tiny_config.data.held_out = 0.25
+  built = experiment.build(tiny_config.to_dict())
+  assert len(built.source) == 48

@@ -1,0 +1,320 @@
+"""Making the parameters of one model fit another of a like kind.
+
+What may change: the size of the image (position embeddings, the Mixer's token
+mixing), the size of the patches, the pooling and the head. All else must agree,
+and what does not is one error that reads like a diff.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+HEADS = ('auto', 'new', 'keep', 'slice')
+_LINES = 40  # of a diff, before it is cut short
+
+Flat = dict[str, np.ndarray]
+Grid = tuple[int, int]
+
+
+def fit(
+  loaded: Mapping[str, np.ndarray],
+  initial: Mapping[str, np.ndarray],
+  *,
+  grid: Grid,
+  loaded_grid: Grid | None = None,
+  resample: str = 'bilinear',
+  head: str = 'auto',
+  classes: Sequence[int] = (),
+) -> Flat:
+  """Loaded parameters in the shapes of the initial ones.
+
+  - Position embeddings are resampled from the loaded grid to the model's.
+  - If only the checkpoint has a class token, it is left out, with its position.
+    If only the model has one, it keeps its initial value and position.
+  - A patch embedding of another patch size: `resize_patches`.
+  - The token mixing of a Mixer at K times the size: `expand_token_mixing`.
+  - `pre_logits` are left out if the model has none, and so is the head.
+
+  Args:
+    loaded: arrays of the checkpoint by our names, blocks one by one.
+    initial: arrays of the model by the same names.
+    grid: (h, w) in patches, of the model.
+    loaded_grid: (h, w) of the checkpoint. None takes the model's if the number
+      of positions is the same, else a square.
+    resample: of position embeddings; 'bilinear', with corners aligned, as in
+      google-research/vision_transformer, or 'bicubic', antialiased, as in timm.
+    head: 'keep' takes the checkpoint's, 'new' the initial one, 'slice' the
+      checkpoint's restricted to `classes`, and 'auto' the checkpoint's if its
+      shape is right, else the initial one.
+    classes: for 'slice': the checkpoint's index of each class of the model.
+
+  Raises:
+    ValueError: if something does not fit, the head to keep is zeros, or an
+      option has no meaning.
+  """
+  fitted = dict(loaded)
+  _fit_positions(
+    fitted, initial, grid=grid, loaded_grid=loaded_grid, resample=resample
+  )
+  kernel = 'patch_embed/proj/kernel'
+  if kernel in fitted and kernel in initial:
+    old, new = fitted[kernel].shape, initial[kernel].shape
+    if old[:2] != new[:2] and old[2:] == new[2:]:
+      fitted[kernel] = resize_patches(fitted[kernel], size=new[:2])
+  _fit_token_mixing(fitted, initial, grid=grid)
+  _fit_head(fitted, initial, head=head, classes=classes)
+  if not any(name.startswith('pre_logits/') for name in initial):
+    fitted = {k: v for k, v in fitted.items() if 'pre_logits/' not in k}
+  check_same(fitted, initial)
+  return {k: fitted[k].astype(initial[k].dtype) for k in initial}
+
+
+def check_same(
+  loaded: Mapping[str, np.ndarray], initial: Mapping[str, np.ndarray]
+) -> None:
+  """Raises a ValueError that lists, as a diff, all that differs."""
+  lines = []
+  for name in sorted(set(loaded) | set(initial)):
+    old = loaded[name].shape if name in loaded else None
+    new = initial[name].shape if name in initial else None
+    if old == new:
+      continue
+    if old is not None:
+      lines.append(f'- {name} {old}')
+    if new is not None:
+      lines.append(f'+ {name} {new}')
+  if not lines:
+    return
+  more = len(lines) - _LINES
+  shown = lines[:_LINES] + ([f'... and {more} lines more'] if more > 0 else [])
+  raise ValueError(
+    'the checkpoint does not fit the model. Choose the variant, and the '
+    'options, that it was made with (- checkpoint, + model):\n'
+    + '\n'.join(shown)
+  )
+
+
+def resample_grid(
+  table: np.ndarray, *, grid: Grid, method: str = 'bilinear'
+) -> np.ndarray:
+  """Position embeddings (h, w, d) on another grid: (y, x, d).
+
+  Args:
+    table: on the old grid.
+    grid: (y, x), the new one.
+    method: 'bilinear', corners on corners, equal to `scipy.ndimage.zoom` of
+      order 1; or 'bicubic', antialiased, edges on edges, equal to
+      `torch.nn.functional.interpolate` with `antialias=True`.
+
+  Raises:
+    ValueError: if the method is unknown.
+  """
+  if method not in _METHODS:
+    raise ValueError(
+      f'unknown resample {method!r}: choose one of {", ".join(_METHODS)}'
+    )
+  h, w, _ = table.shape
+  rows, columns = (_METHODS[method](*x) for x in ((h, grid[0]), (w, grid[1])))
+  new = np.einsum('yh,xw,hwd->yxd', rows, columns, table.astype(np.float64))
+  return new.astype(table.dtype)
+
+
+def resize_patches(kernel: np.ndarray, *, size: Grid) -> np.ndarray:
+  """Kernel (h, w, c, d) of a patch embedding for patches of another size.
+
+  The pseudo-inverse resize of FlexiViT, arXiv:2212.08013, equation 4: if an
+  image is enlarged with its patches (bilinearly), its embedding stays the
+  same; if it is reduced, it stays as near as possible.
+  """
+  h, w = kernel.shape[:2]
+  rows = np.linalg.pinv(_bilinear_edges(h, size[0]).T)
+  columns = np.linalg.pinv(_bilinear_edges(w, size[1]).T)
+  new = np.einsum('yh,xw,hwcd->yxcd', rows, columns, kernel.astype(np.float64))
+  return new.astype(kernel.dtype)
+
+
+def expand_token_mixing(
+  array: np.ndarray, *, name: str, grid: Grid, factor: int
+) -> np.ndarray:
+  """An array of a Mixer's token mixing, for images `factor` times as large.
+
+  The new MLP applies the old one to each of the K x K parts that the image
+  falls into, each as large as the old image (MLP-Mixer, arXiv:2105.01601,
+  appendix C: a block-diagonal matrix). Its hidden layer is K * K times as wide.
+
+  Args:
+    array: fc1/kernel (n, m), fc1/bias (m,), fc2/kernel (m, n), fc2/bias (n,).
+    name: its name, which ends in one of these.
+    grid: (h, w) of the new image in patches.
+    factor: K.
+  """
+  order = _tokens_by_part(grid, factor=factor)
+  parts = factor * factor
+  tiled = (
+    np.tile(array, parts)
+    if array.ndim == 1
+    else np.kron(np.eye(parts, dtype=array.dtype), array)
+  )
+  if name.endswith('fc1/kernel'):
+    return tiled[np.argsort(order)]
+  if name.endswith(('fc2/kernel', 'fc2/bias')):
+    return tiled[..., np.argsort(order)]
+  return tiled
+
+
+def _tokens_by_part(grid: Grid, *, factor: int) -> np.ndarray:
+  """Index of each token, part after part, in row-major order in each."""
+  h, w = grid[0] // factor, grid[1] // factor
+  index = np.arange(grid[0] * grid[1]).reshape(factor, h, factor, w)
+  return index.transpose(0, 2, 1, 3).reshape(-1)
+
+
+def _fit_positions(
+  fitted: Flat,
+  initial: Mapping[str, np.ndarray],
+  *,
+  grid: Grid,
+  loaded_grid: Grid | None,
+  resample: str,
+) -> None:
+  """Brings `cls` and `pos_embed` to the pooling and the grid of the model."""
+  had_token, has_token = 'cls' in fitted, 'cls' in initial
+  if had_token and not has_token:
+    del fitted['cls']
+  if has_token and not had_token:
+    fitted['cls'] = initial['cls']
+  if 'pos_embed' not in fitted or 'pos_embed' not in initial:
+    return
+  table = fitted['pos_embed'][0]
+  before, table = table[: int(had_token)], table[int(had_token) :]
+  old = _loaded_grid(len(table), grid=grid, given=loaded_grid)
+  if old != tuple(grid):
+    table = table.reshape(*old, -1)
+    table = resample_grid(table, grid=grid, method=resample)
+    table = table.reshape(-1, table.shape[-1])
+  if has_token and not had_token:
+    before = initial['pos_embed'][0, :1]
+  if had_token and not has_token:
+    before = before[:0]
+  if before.shape[1] == table.shape[1]:  # if not, the diff will tell
+    table = np.concatenate([before, table])
+  fitted['pos_embed'] = table[None]
+
+
+def _loaded_grid(number: int, *, grid: Grid, given: Grid | None) -> Grid:
+  """The grid of so many positions."""
+  side = math.isqrt(number)
+  if given is not None:
+    if math.prod(given) != number:
+      raise ValueError(
+        f'loaded_grid={tuple(given)} has {math.prod(given)} positions, and the '
+        f'checkpoint has {number}, besides that of a class token'
+      )
+    return tuple(given)
+  same = number == math.prod(grid)
+  if same and (grid[0] == grid[1] or side * side != number):
+    return tuple(grid)
+  if same or side * side != number:
+    raise ValueError(
+      f'the checkpoint has {number} position embeddings, and the model a grid '
+      f'of {grid[0]}x{grid[1]}: give loaded_grid=(h, w), the number of patches '
+      'along height and width of the images that the checkpoint was trained on'
+    )
+  return side, side
+
+
+def _fit_token_mixing(
+  fitted: Flat, initial: Mapping[str, np.ndarray], *, grid: Grid
+) -> None:
+  """Expands the token mixing of a Mixer, if whole parts fill the image."""
+  kernel = 'block_0/token_mlp/fc1/kernel'
+  if kernel not in fitted or kernel not in initial:
+    return
+  (n, m), (new_n, new_m) = fitted[kernel].shape, initial[kernel].shape
+  factor = math.isqrt(new_n // n)
+  if new_n == n or new_n != n * factor**2:
+    return
+  if grid[0] % factor or grid[1] % factor:
+    return
+  if new_m != m * factor**2:
+    raise ValueError(
+      f'a Mixer for images {factor} times as large needs a token mixing '
+      f'{factor**2} times as wide: set token_dim={m * factor**2}, not {new_m} '
+      '(MLP-Mixer, appendix C)'
+    )
+  for name in [name for name in fitted if '/token_mlp/' in name]:
+    fitted[name] = expand_token_mixing(
+      fitted[name], name=name, grid=grid, factor=factor
+    )
+
+
+def _fit_head(
+  fitted: Flat,
+  initial: Mapping[str, np.ndarray],
+  *,
+  head: str,
+  classes: Sequence[int],
+) -> None:
+  """Takes the head from where the option says."""
+  if head not in HEADS:
+    raise ValueError(f'unknown head {head!r}: choose one of {", ".join(HEADS)}')
+  if (head == 'slice') != (len(classes) > 0):
+    raise ValueError(
+      f"classes go with head='slice' and only with it; here head={head!r} and "
+      f'there are {len(classes)} classes'
+    )
+  old = {k: v for k, v in fitted.items() if k.startswith('head/')}
+  new = {k: v for k, v in initial.items() if k.startswith('head/')}
+  for name in old:
+    del fitted[name]
+  if not new:
+    return
+  if head in ('keep', 'slice') and not np.any(old.get('head/kernel', 0)):
+    raise ValueError(
+      f'head={head!r}, but the head of this checkpoint is zeros, as published, '
+      "or missing: it cannot classify. Use head='new' and train it, or a "
+      'checkpoint that was fine-tuned.'
+    )
+  if head == 'slice':
+    number = old['head/kernel'].shape[-1]
+    if min(classes) < 0 or max(classes) >= number:
+      raise ValueError(
+        f'classes go from 0 to {number - 1}, not from {min(classes)} to '
+        f'{max(classes)}'
+      )
+    old = {name: x[..., list(classes)] for name, x in old.items()}
+  same = {k: v.shape for k, v in old.items()} == {
+    k: v.shape for k, v in new.items()
+  }
+  fitted |= new if head == 'new' or (head == 'auto' and not same) else old
+
+
+def _bilinear_corners(old: int, new: int) -> np.ndarray:
+  """(new, old): linear interpolation, first on first and last on last."""
+  at = np.linspace(0, old - 1, new)[:, None]
+  return np.maximum(0, 1 - np.abs(at - np.arange(old)[None]))
+
+
+def _bilinear_edges(old: int, new: int) -> np.ndarray:
+  """(new, old): linear interpolation between centres of pixels."""
+  at = (np.arange(new) + 0.5) * old / new - 0.5
+  at = np.clip(at, 0, old - 1)[:, None]
+  return np.maximum(0, 1 - np.abs(at - np.arange(old)[None]))
+
+
+def _bicubic_edges(old: int, new: int) -> np.ndarray:
+  """(new, old): Keys's cubic of a = -1/2, as wide as the coarser pixels."""
+  scale = max(old / new, 1)
+  at = (np.arange(new)[:, None] + 0.5) * old / new - 0.5
+  x = np.abs(at - np.arange(old)[None]) / scale
+  near = 1.5 * x**3 - 2.5 * x**2 + 1
+  far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+  weights = np.where(x < 1, near, np.where(x < 2, far, 0))
+  return weights / weights.sum(axis=1, keepdims=True)
+
+
+_METHODS: dict[str, Callable[[int, int], np.ndarray]] = {
+  'bilinear': _bilinear_corners,
+  'bicubic': _bicubic_edges,
+}
