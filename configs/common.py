@@ -24,7 +24,15 @@ def get_config() -> ml_collections.ConfigDict:
   config.accumulate = 1  # micro-batches of a step, one after the other
   config.dtype = 'bfloat16'  # of activations; parameters stay float32
   config.ema = 0.0  # decay of the average of the parameters; 0 for none
+  _set_learning(config)
+  _set_data(config)
+  _set_reports(config)
+  # Split over the devices; -1 is "all that are left".
+  config.mesh = ml_collections.ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
+  return config
 
+
+def _set_learning(config: ml_collections.ConfigDict) -> None:
   # models.build; `num_classes` is taken from the data if it is not given.
   config.model = ml_collections.ConfigDict(
     {'name': 'vit', 'variant': 'B/16', 'scan': False}
@@ -38,10 +46,12 @@ def get_config() -> ml_collections.ConfigDict:
     {'name': 'adamw', 'learning_rate': 1e-3, 'clip_norm': 1.0}
   )
   config.optim.schedule = {'name': 'cosine', 'warmup': '5%'}
-  config.optim.weight_decay = 0.0
+  config.optim.weight_decay = 0.0  # relative to the learning rate
   # A checkpoint to start from, see vit_jax/pretrained; '' for none.
   config.init = ml_collections.ConfigDict({'params': ''})
 
+
+def _set_data(config: ml_collections.ConfigDict) -> None:
   config.data = ml_collections.ConfigDict()
   # Where the training examples are, see vit_jax/data/sources.py:
   # 'tfds:cifar10:train[:98%]', '/my/images', '/my/labels.csv', 'digits:train'.
@@ -64,6 +74,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.loader.num_threads = config_dict.placeholder(int)  # None: all cores
   config.loader.on_bad_image = 'skip'  # or 'error'
 
+
+def _set_reports(config: ml_collections.ConfigDict) -> None:
   # Evaluation sets by name: the evaluator, its options, and its data, an
   # address like data.train; '' is what was held out.
   config.evals = ml_collections.ConfigDict()
@@ -73,11 +85,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.checkpoint = ml_collections.ConfigDict({'every': '10%', 'keep': 2})
   config.checkpoint.best = ''  # keeps the best of, e.g., 'val/accuracy' too
   config.checkpoint.best_mode = 'max'
-
-  # Split over the devices; -1 is "all that are left".
-  config.mesh = ml_collections.ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
   config.wandb = ''  # project
-  return config
 
 
 def evaluation(data: str, *, loss: str = 'softmax') -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pathlib
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import jax
+import pytest
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -15,8 +16,6 @@ jax.config.update(
   str(pathlib.Path(__file__).parent.parent / '.cache' / 'jax'),
 )
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
-
-import pytest
 
 
 @pytest.fixture

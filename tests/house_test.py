@@ -29,7 +29,7 @@ ROOMS = {
   'pretrained': BASE,
   'sharding': BASE,
   'metrics': set(),
-  'checkpoint': BASE,
+  'checkpoint': BASE | {'sharding'},
 }
 # Where the rooms meet.
 MEETING = {'experiment', 'step', 'train', 'main', 'tools'}

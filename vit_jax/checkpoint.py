@@ -22,6 +22,8 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from vit_jax.sharding import first_device
+
 RUN_FILE = 'run.json'
 # What may change when a run goes on: it alters how, but not what, it learns.
 FREE = (
@@ -243,10 +245,9 @@ def read_model(
     )
   step = there[-1] if step is None else step
   path = pathlib.Path(workdir).absolute() / 'checkpoints' / str(step) / 'model'
-  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   with ocp.StandardCheckpointer() as checkpointer:
     shapes = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=first_device()),
       dict(checkpointer.metadata(path).item_metadata.tree),
     )
     return step, checkpointer.restore(path, shapes)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 
 import jax
-import tensorboardX
 import tqdm
 
 # Dense bfloat16 peak of one device, FLOP/s, from the vendors' data sheets.
@@ -57,6 +56,9 @@ class Writer:
     self._wandb = None
     if not self._writes:
       return
+    # Imports torch where it is installed, which no tool should wait for.
+    import tensorboardX
+
     path = workdir / 'metrics.jsonl'
     kept = [row for row in read_rows(path) if row['step'] <= first_step]
     partial = path.with_suffix('.partial')

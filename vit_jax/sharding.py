@@ -13,7 +13,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+  SingleDeviceSharding,
+)
 
 from vit_jax.types import Batch
 
@@ -67,6 +73,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batched(mesh: Mesh) -> NamedSharding:
   """A sharding that splits the first dimension, the batch."""
   return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+
+
+def first_device() -> SingleDeviceSharding:
+  """A sharding that puts the whole array on one device of this process."""
+  return SingleDeviceSharding(jax.local_devices()[0])
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, *, accumulate: int = 1):

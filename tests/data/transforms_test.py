@@ -190,11 +190,11 @@ def test_the_whole_image_is_cropped_before_it_is_resized(monkeypatch):
 @pytest.mark.parametrize(
   'ops,message',
   [
-    ([{'name': 'inceptioncrop', 'size': 8}], 'mean inception_crop'),
-    ([{'name': 'resize', 'sise': 8}], "'sise'.*mean size"),
-    ([{'name': 'resize'}], "resize needs 'size'"),
-    ([{'size': 8}], "no 'name'"),
-    ([{'name': 'resize', 'rng': 1, 'size': 8}], "keyword of resize 'rng'"),
+    ([{'name': 'inceptioncrop', 'size': 8}], "mean 'inception_crop'"),
+    ([{'name': 'resize', 'sise': 8}], "'sise'.*mean 'size'"),
+    ([{'name': 'resize'}], "'resize' needs 'size'"),
+    ([{'size': 8}], 'names no transform'),
+    ([{'name': 'resize', 'rng': 1, 'size': 8}], "option of .*'resize': 'rng'"),
   ],
 )
 def test_unknown_settings_are_refused_with_the_nearest_names(ops, message):

@@ -53,5 +53,5 @@ def test_dropout_strikes_both_layers_and_in_training_only():
 
 
 def test_an_unknown_gelu_is_refused():
-  with pytest.raises(ValueError, match="gelu 'tan'.*'tanh'"):
+  with pytest.raises(ValueError, match="gelu: 'tan'.*'tanh'"):
     Mlp(8, gelu='tan').init(jax.random.key(0), jnp.ones((1, 8)))

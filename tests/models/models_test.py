@@ -172,12 +172,12 @@ def test_overrides_win_over_the_variant():
 @pytest.mark.parametrize(
   ('name', 'variant', 'fields', 'message'),
   [
-    ('vitt', 'S/16', {}, "unknown model 'vitt': did you mean 'vit'"),
-    ('vit', 'X/16', {}, "unknown variant 'X/16': did you mean '.*/16'"),
-    ('vit', 'S', {}, "unknown variant 'S'"),
-    ('vit', 'S/0', {}, "unknown variant 'S/0'"),
-    ('vit', 'S/16', {'droppath': 0.1}, "field of 'vit' .*mean 'drop_path'"),
-    ('vit', 'S/16', {'parent': None}, "unknown field of 'vit' 'parent'"),
+    ('vitt', 'S/16', {}, "Unknown model: 'vitt'. Did you mean 'vit'"),
+    ('vit', 'X/16', {}, "Unknown variant: 'X/16'. Did you mean '.*/16'"),
+    ('vit', 'S', {}, "Unknown variant: 'S'"),
+    ('vit', 'S/0', {}, "Unknown variant: 'S/0'"),
+    ('vit', 'S/16', {'droppath': 0.1}, "field of 'vit': .*mean 'drop_path'"),
+    ('vit', 'S/16', {'parent': None}, "Unknown field of 'vit': 'parent'"),
     ('mlp_mixer', None, {'width': 8}, 'needs patch_size, depth.*B/16'),
   ],
 )

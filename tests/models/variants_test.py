@@ -12,5 +12,5 @@ def test_size_and_patch_become_fields():
 
 @pytest.mark.parametrize('name', ['L', 'L/', 'l/16', 'L/x', 'L/0', 'L-16', ''])
 def test_what_is_no_variant_is_refused(name):
-  with pytest.raises(ValueError, match='unknown variant.*Known: S/16, L/16'):
+  with pytest.raises(ValueError, match='Unknown variant.*Known: S/16, L/16'):
     with_patch_size(name, sizes=SIZES, known=('S/16', 'L/16'))

@@ -200,8 +200,8 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    ({'pool': 'tok'}, "unknown pool 'tok': did you mean 'token'"),
-    ({'pos_embed': 'learn'}, "unknown pos_embed 'learn'.*'learned'"),
+    ({'pool': 'tok'}, "Unknown pool: 'tok'. Did you mean 'token'"),
+    ({'pos_embed': 'learn'}, "Unknown pos_embed: 'learn'.*'learned'"),
     ({'drop_path': 1.5}, r'drop_path=1.5 must lie in \[0, 1\)'),
     ({'num_heads': 3}, 'num_heads=3 does not divide width=8'),
     ({'patch_size': 16}, '8x12 is smaller than a patch of 16x16'),

@@ -201,8 +201,8 @@ def test_a_model_without_state_has_an_empty_one(name):
 @pytest.mark.parametrize(
   'name, options, words',
   [
-    ('clasification', {}, "Unknown objective 'clasification'; did you mean"),
-    ('classification', {'mixupp': 1.0}, "no option 'mixupp'; did you mean"),
+    ('clasification', {}, "Unknown objective: 'clasification'. Did you mean"),
+    ('classification', {'mixupp': 1.0}, "'mixupp'. Did you mean"),
   ],
 )
 def test_what_is_unknown_is_an_error(name, options, words):

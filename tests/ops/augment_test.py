@@ -70,8 +70,11 @@ def test_each_step_of_a_pipeline_draws_its_own_numbers():
 @pytest.mark.parametrize(
   'spec, words',
   [
-    ({'name': 'flop'}, "Unknown augmentation 'flop'; did you mean 'flip'"),
-    ({'name': 'flip', 'p': 1.0}, "'flip' has no option 'p'; .*probability"),
+    ({'name': 'flop'}, "Unknown augmentation: 'flop'. Did you mean 'flip'"),
+    (
+      {'name': 'flip', 'p': 1.0},
+      "option of .*'flip': 'p'. .*probability",
+    ),
     ({'probability': 1.0}, 'names no augmentation'),
   ],
 )

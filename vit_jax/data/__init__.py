@@ -8,9 +8,7 @@ for batch in data.pipeline(
   ...
 """
 
-import difflib
 import functools
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +25,7 @@ from vit_jax.data.sources import (
   open_pair,
   unlabelled,
 )
+from vit_jax.lookup import pick
 
 __all__ = [
   'TRANSFORMS',
@@ -64,7 +63,8 @@ def build_transforms(ops: Sequence[Mapping[str, Any]]) -> Transform:
   Raises:
     ValueError: an unknown name or keyword, or a keyword that is missing.
   """
-  return functools.partial(_apply, functions=[_bind(op) for op in ops])
+  functions = [pick(TRANSFORMS, spec=op, kind='transform') for op in ops]
+  return functools.partial(_apply, functions=functions)
 
 
 def _apply(
@@ -73,27 +73,3 @@ def _apply(
   for function in functions:
     image = function(image, rng)
   return image
-
-
-def _bind(op: Mapping[str, Any]) -> Transform:
-  if 'name' not in op:
-    raise ValueError(f"The transform {dict(op)} has no 'name'.")
-  name = op['name']
-  if name not in TRANSFORMS:
-    raise ValueError(_unknown('transform', name, TRANSFORMS))
-  keywords = {key: value for key, value in op.items() if key != 'name'}
-  _, _, *options = inspect.signature(TRANSFORMS[name]).parameters.values()
-  for keyword in keywords:
-    known = [option.name for option in options]
-    if keyword not in known:
-      raise ValueError(_unknown(f'keyword of {name}', keyword, known))
-  for option in options:
-    if option.default is option.empty and option.name not in keywords:
-      raise ValueError(f'{name} needs {option.name!r}.')
-  return functools.partial(TRANSFORMS[name], **keywords)
-
-
-def _unknown(kind: str, name: str, known: Sequence[str] | Mapping) -> str:
-  nearest = difflib.get_close_matches(name, known)
-  hint = f' Did you mean {" or ".join(nearest)}?' if nearest else ''
-  return f'Unknown {kind} {name!r}; there are {", ".join(known)}.{hint}'

@@ -9,8 +9,8 @@ a sum.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from vit_jax import ops
 from vit_jax.evaluators import classification
+from vit_jax.lookup import pick
 from vit_jax.types import Batch, Output, Params, State
 
 Run = Callable[[Params, State], dict[str, float]]
@@ -37,4 +37,4 @@ def build(
     ValueError: if the name or an option is unknown.
   """
   spec = {'name': name, **options}
-  return ops.pick(EVALUATORS, what='evaluator', spec=spec)(predict, batches)
+  return pick(EVALUATORS, spec=spec, kind='evaluator')(predict, batches)

@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 from jaxtyping import Float
 
-from vit_jax.layers.choice import choose
+from vit_jax.lookup import choose
 from vit_jax.types import Array
 
 # Google's models were trained with the tanh approximation, Meta's and

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from vit_jax.layers.choice import choose, unknown
+from vit_jax.lookup import choose, unknown
 from vit_jax.models import mlp_mixer, vit
 
 

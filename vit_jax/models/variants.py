@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vit_jax.layers.choice import unknown
+from vit_jax.lookup import unknown
 
 
 def with_patch_size(

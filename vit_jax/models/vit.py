@@ -25,13 +25,13 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from vit_jax.layers.attention import MultiHeadAttention
-from vit_jax.layers.choice import unknown
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerScale
 from vit_jax.layers.patch_embed import PatchEmbed
 from vit_jax.layers.pool import MAPHead
 from vit_jax.layers.pos_embed import sincos_2d
+from vit_jax.lookup import unknown
 from vit_jax.models.resnet_v1 import ResNet
 from vit_jax.models.scan import apply_blocks
 from vit_jax.models.variants import with_patch_size

@@ -5,7 +5,7 @@ from typing import Any
 
 from flax import linen as nn
 
-from vit_jax import ops
+from vit_jax.lookup import pick
 from vit_jax.objectives.classification import classification
 from vit_jax.types import Objective
 
@@ -26,4 +26,4 @@ def build(name: str, *, model: nn.Module, **options: Any) -> Objective:
     ValueError: if the name or an option is unknown, or does not fit the model.
   """
   spec = {'name': name, **options}
-  return ops.pick(OBJECTIVES, what='objective', spec=spec)(model)
+  return pick(OBJECTIVES, spec=spec, kind='objective')(model)

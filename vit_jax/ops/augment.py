@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PRNGKeyArray, UInt8
 
-from vit_jax import ops
+from vit_jax.lookup import pick
 
 
 def flip(
@@ -39,9 +39,7 @@ def pipeline(
   Raises:
     ValueError: if a name or an option is unknown.
   """
-  steps = [
-    ops.pick(AUGMENTS, what='augmentation', spec=spec) for spec in augments
-  ]
+  steps = [pick(AUGMENTS, spec=spec, kind='augmentation') for spec in augments]
 
   def apply(rng, image):
     for index, step in enumerate(steps):

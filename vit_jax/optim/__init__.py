@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from vit_jax import ops
+from vit_jax.lookup import pick
 from vit_jax.optim import adafactor, layerwise, masks, schedules, stages
 
 KERNELS: masks.Table = (('.*/kernel', 1.0), ('.*', 0.0))
@@ -125,10 +125,11 @@ def build(
     ValueError: if a name, an option, a regex or a duration does not fit.
   """
   spec = {'name': name, **options}
-  direction = ops.pick(OPTIMIZERS, what='optimizer', spec=spec)()
-  rate = ops.pick(schedules.SCHEDULES, what='schedule', spec=schedule)(
-    learning_rate, total_steps=total_steps
+  direction = pick(OPTIMIZERS, spec=spec, kind='optimizer')()
+  make_rate = pick(
+    schedules.SCHEDULES, spec=schedule, kind='schedule', given=['total_steps']
   )
+  rate = make_rate(learning_rate, total_steps=total_steps)
   decays = masks.match(
     params, table=weight_decay_mults, what='weight_decay_mults'
   )

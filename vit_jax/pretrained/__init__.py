@@ -1,5 +1,160 @@
-"""Foreign checkpoints enter and leave here, and nowhere else."""
+"""Foreign checkpoints enter and leave here, and nowhere else.
+
+What passes between the files of this room is flat: arrays of NumPy by the path
+of our parameters, with blocks one by one, such as 'block_0/attn/qkv/kernel'.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vit_jax.pretrained import catalogue, fetch, files, fit, google_npz
+
+Flat = dict[str, np.ndarray]
 
 
-def initialize(params, *, params_from=''):
-  return params
+def initialize(
+  params: Mapping[str, Any],
+  *,
+  source: str,
+  grid: tuple[int, int],
+  head: str = 'auto',
+  classes: Sequence[int] = (),
+  resample: str = 'bilinear',
+  loaded_grid: tuple[int, int] | None = None,
+  cache_dir: str | None = None,
+) -> dict[str, Any]:
+  """Pretrained parameters in place of the initial ones.
+
+  Args:
+    params: initial parameters of the model, nested, with blocks one by one.
+    source: a path; an address `https://`, `gs://` or `hf://owner/name`; a name
+      of the catalogue, such as 'augreg/B_16'; or a file name of AugReg.
+    grid: (h, w) of the model's position embeddings or tokens, in patches.
+    head: where the head comes from: 'auto', 'new', 'keep' or 'slice'.
+    classes: for 'slice'. See `fit.fit` for these and what follows.
+    resample: of position embeddings: 'bilinear' or 'bicubic'.
+    loaded_grid: (h, w) of the checkpoint, where it is not square.
+    cache_dir: where downloads are kept.
+
+  Returns:
+    Arrays of NumPy in the structure, shapes and types of `params`.
+
+  Raises:
+    ValueError: if the source cannot be found or read, or does not fit.
+  """
+  initial = flatten(params)
+  path = locate(source, keeps_head=head in ('keep', 'slice'), cache=cache_dir)
+  heads = [
+    x.shape[-2] for k, x in initial.items() if k.endswith('attn/qkv/bias')
+  ]
+  try:
+    loaded = to_ours(files.read(path), num_heads=heads[0] if heads else None)
+    fitted = fit.fit(
+      loaded,
+      initial,
+      grid=grid,
+      loaded_grid=loaded_grid,
+      resample=resample,
+      head=head,
+      classes=classes,
+    )
+  except ValueError as error:
+    raise ValueError(f'{source}: {error}') from error
+  return unflatten(fitted)
+
+
+def locate(
+  source: str, *, keeps_head: bool = False, cache: str | None = None
+) -> pathlib.Path:
+  """The file of a path, an address or a name; it is downloaded if need be.
+
+  Args:
+    source: as in `initialize`.
+    keeps_head: whether a head that was zeroed is an error.
+    cache: where downloads are kept.
+
+  Raises:
+    ValueError: if it cannot be found; it says where checkpoints are published.
+  """
+  path = pathlib.Path(source).expanduser()
+  if path.is_file():
+    return path
+  entry = catalogue.get(source)
+  is_path = source.startswith(('/', '.', '~')) or path.suffix in files.READERS
+  if '://' in source:
+    address = source
+  elif entry is None and is_path:
+    raise ValueError(
+      f'there is no file {source}. Google publishes its checkpoints at '
+      f'{catalogue.PUBLISHED}; list them with `python -m vit_jax.tools.zoo '
+      "--pretrained '*'`, and give a name from that list, or a path: "
+      '--config.init.params=/path/to/file.npz'
+    )
+  else:
+    entry = entry or catalogue.find(source)
+    if keeps_head and entry.zeroed_head:
+      raise ValueError(
+        f'{entry.name} was published with a head of zeros: it cannot classify. '
+        "Use head='new' and train it, or a checkpoint that was fine-tuned, see "
+        "`python -m vit_jax.tools.zoo --pretrained '*'`."
+      )
+    address = entry.location
+  try:
+    return fetch.fetch(address, cache_dir=cache)
+  except ValueError as error:
+    raise ValueError(
+      f'{error} A local copy is used with '
+      '--config.init.params=/path/to/its/file'
+    ) from error
+
+
+def to_ours(foreign: Flat, *, num_heads: int | None = None) -> Flat:
+  """Our parameters, flat, from a known format, which is told by the names.
+
+  Raises:
+    ValueError: if the names are of no known format.
+  """
+  if google_npz.is_google(foreign):
+    return google_npz.to_ours(foreign)
+  from vit_jax.pretrained import torch_names
+
+  ours = torch_names.to_ours(foreign, num_heads=num_heads)
+  return _with_class_position(ours)
+
+
+def flatten(tree: Mapping[str, Any], *, prefix: str = '') -> Flat:
+  """Nested dicts -> arrays of NumPy by their path, joined with '/'."""
+  flat = {}
+  for name, value in tree.items():
+    if isinstance(value, Mapping):
+      flat |= flatten(value, prefix=f'{prefix}{name}/')
+    else:
+      flat[f'{prefix}{name}'] = np.asarray(value)
+  return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Undoes `flatten`."""
+  tree: dict[str, Any] = {}
+  for path, value in flat.items():
+    *parents, name = path.split('/')
+    node = tree
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[name] = value
+  return tree
+
+
+def _with_class_position(ours: Flat) -> Flat:
+  """Puts the class token at zero where, as in DeiT III, it has no position."""
+  if 'cls' not in ours or 'pos_embed' not in ours:
+    return ours
+  table = ours['pos_embed']
+  side = round(table.shape[1] ** 0.5)
+  # A square and its predecessor are not both squares: no grid is mistaken.
+  if side * side != table.shape[1]:
+    return ours
+  return ours | {'pos_embed': np.pad(table, ((0, 0), (1, 0), (0, 0)))}

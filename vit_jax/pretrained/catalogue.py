@@ -9,14 +9,15 @@ recommend. Accuracies are top-1 on the validation set of ImageNet-1k, in per
 cent, as `source` states them; None where none was found.
 """
 
-import csv
 import difflib
 import fnmatch
 import functools
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from vit_jax.pretrained import augreg
 
 PUBLISHED = 'https://storage.googleapis.com/vit_models/'
 
@@ -89,24 +90,30 @@ class Entry(NamedTuple):
   zeroed_head: bool = False
 
 
+def get(name: str) -> Entry | None:
+  """The entry of a name, or of a file name of AugReg; None if there is none."""
+  if name in entries():
+    return entries()[name]
+  try:
+    return _augreg(augreg.Name.parse(name))
+  except ValueError:
+    return None
+
+
 def find(name: str) -> Entry:
   """The entry of a name, or of a file name of AugReg.
 
   Raises:
     ValueError: if there is none; it names the nearest.
   """
-  table = entries()
-  if name in table:
-    return table[name]
-  try:
-    return AugReg.parse(name).entry()
-  except ValueError as error:
-    near = difflib.get_close_matches(name, table, n=3, cutoff=0.4)
-    hint = f'did you mean {" or ".join(map(repr, near))}? ' if near else ''
-    raise ValueError(
-      f'unknown checkpoint {name!r}: {hint}List them with `python -m '
-      "vit_jax.tools.zoo --pretrained '*'`; a path or an address is good too."
-    ) from error
+  if (entry := get(name)) is not None:
+    return entry
+  near = difflib.get_close_matches(name, entries(), n=3, cutoff=0.4)
+  hint = f'did you mean {" or ".join(map(repr, near))}? ' if near else ''
+  raise ValueError(
+    f'unknown checkpoint {name!r}: {hint}List them with `python -m '
+    "vit_jax.tools.zoo --pretrained '*'`; a path or an address is good too."
+  )
 
 
 def search(pattern: str) -> list[Entry]:
@@ -154,205 +161,214 @@ def class_names(labels: str) -> tuple[str, ...]:
   return tuple(line.split('\t')[-1] for line in lines)
 
 
-class AugReg(NamedTuple):
-  """What a file name of 'How to train your ViT?' says (arXiv:2106.10270).
-
-  `B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0`, and for a
-  fine-tuned one `--imagenet2012-steps_20k-lr_0.03-res_384` behind it. Numbers
-  stay as they are written, so that the name can be built again.
-
-  In the files' names, aug is none, light0, light1, medium1, medium2, strong1 or
-  strong2, and the paper's light1 and light2 are the files' light0 and light1.
-
-  Attributes:
-    size: such as 'B_16' or 'R26_S_32'.
-    dataset: of pre-training: 'i1k', 'i21k' (300 epochs) or 'i21k_30'.
-    epochs: of pre-training.
-    lr, aug, wd, do, sd: of pre-training: learning rate, augmentation, weight
-      decay, dropout, stochastic depth.
-    adapt_dataset: of fine-tuning; None if there was none. So the following:
-    adapt_steps: 500 steps are written '0k' and 2500 '2k'.
-    adapt_lr, adapt_resolution: learning rate and side in pixels.
-  """
-
-  size: str
-  dataset: str
-  epochs: str
-  lr: str
-  aug: str
-  wd: str
-  do: str
-  sd: str
-  adapt_dataset: str | None = None
-  adapt_steps: str | None = None
-  adapt_lr: str | None = None
-  adapt_resolution: str | None = None
-
-  @classmethod
-  def parse(cls, name: str) -> 'AugReg':
-    """Reads a file name, with or without directories and `.npz`.
-
-    Raises:
-      ValueError: if the name is not of the grammar.
-    """
-    base = name.rsplit('/', 1)[-1].removesuffix('.npz')
-    match = _AUGREG.fullmatch(base)
-    if match is None or match['size'] not in _AUGREG_VARIANTS:
-      raise ValueError(
-        f'{base!r} is not a file name of AugReg, such as '
-        "'B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0' with, if "
-        "fine-tuned, '--imagenet2012-steps_20k-lr_0.03-res_384' behind it"
-      )
-    return cls(**match.groupdict())
-
-  def __str__(self) -> str:
-    """The file name without `.npz`; undoes `parse`."""
-    name = (
-      f'{self.size}-{self.dataset}-{self.epochs}ep-lr_{self.lr}-aug_{self.aug}'
-      f'-wd_{self.wd}-do_{self.do}-sd_{self.sd}'
-    )
-    if self.adapt_dataset is None:
-      return name
-    return (
-      f'{name}--{self.adapt_dataset}-steps_{self.adapt_steps}k'
-      f'-lr_{self.adapt_lr}-res_{self.adapt_resolution}'
-    )
-
-  def entry(
-    self,
-    *,
-    name: str | None = None,
-    accuracy: float | None = None,
-    source: str = 'AugReg, arXiv:2106.10270',
-  ) -> Entry:
-    """The catalogue's entry; its name is the file's, unless one is given."""
-    pretrained = 'imagenet1k' if self.dataset == 'i1k' else 'imagenet21k'
-    labels = self.adapt_dataset or pretrained
-    return Entry(
-      name=name or str(self),
-      location=f'gs://vit_models/augreg/{self}.npz',
-      model='vit',
-      variant=_AUGREG_VARIANTS[self.size],
-      overrides={},
-      preprocessing=Preprocessing(int(self.adapt_resolution or 224)),
-      labels='imagenet1k' if labels == 'imagenet2012' else labels,
-      accuracy=accuracy,
-      source=source,
-    )
+def _augreg(
+  file: augreg.Name,
+  *,
+  name: str | None = None,
+  accuracy: float | None = None,
+  source: str = 'AugReg, arXiv:2106.10270',
+) -> Entry:
+  """The entry of a file; it bears the file's name unless another is given."""
+  upstream = 'imagenet1k' if file.dataset == 'i1k' else 'imagenet21k'
+  labels = file.adapt_dataset or upstream
+  return Entry(
+    name=name or str(file),
+    location=f'gs://vit_models/augreg/{file}.npz',
+    model='vit',
+    variant=augreg.VARIANTS[file.size],
+    overrides={},
+    preprocessing=Preprocessing(int(file.adapt_resolution or 224)),
+    labels='imagenet1k' if labels == 'imagenet2012' else labels,
+    accuracy=accuracy,
+    source=source,
+  )
 
 
-_AUGREG = re.compile(
-  r'(?P<size>\w+?)-(?P<dataset>i1k|i21k|i21k_30)-(?P<epochs>\d+)ep'
-  r'-lr_(?P<lr>[\d.]+)-aug_(?P<aug>none|light[01]|medium[12]|strong[12])'
-  r'-wd_(?P<wd>[\d.]+)-do_(?P<do>[\d.]+)-sd_(?P<sd>[\d.]+)'
-  r'(?:--(?P<adapt_dataset>cifar100|imagenet2012|kitti|oxford_iiit_pet|'
-  r'resisc45)-steps_(?P<adapt_steps>\d+)k-lr_(?P<adapt_lr>[\d.]+)'
-  r'-res_(?P<adapt_resolution>\d+))?'
-)
-
-_AUGREG_VARIANTS = {
-  'Ti_16': 'Ti/16',
-  'S_32': 'S/32',
-  'S_16': 'S/16',
-  'B_32': 'B/32',
-  'B_16': 'B/16',
-  'B_8': 'B/8',
-  'L_16': 'L/16',
-  'R_Ti_16': 'R+Ti/16',
-  'R26_S_32': 'R26+S/32',
-  'R50_L_32': 'R50+L/32',
-}
-
-# Best of each size by upstream validation accuracy (section 4.5): augmentation,
-# weight decay, dropout, stochastic depth; the learning rate of fine-tuning at
-# 384 pixels and the accuracy it gave (table 3, i21k300).
-_RECOMMENDED = {
-  'Ti_16': ('none', '0.03', '0.0', '0.0', '0.03', 78.22),
-  'S_32': ('none', '0.1', '0.0', '0.0', '0.01', 79.58),
-  'S_16': ('light1', '0.03', '0.0', '0.0', '0.03', 83.73),
-  'B_32': ('light1', '0.1', '0.0', '0.0', '0.01', 83.59),
-  'B_16': ('medium1', '0.1', '0.0', '0.0', '0.03', 85.49),
-  'L_16': ('strong1', '0.1', '0.0', '0.0', '0.01', 85.59),
-  'R_Ti_16': ('none', '0.03', '0.0', '0.0', '0.03', 75.40),
-  'R26_S_32': ('light1', '0.1', '0.0', '0.0', '0.01', 83.85),
-  'R50_L_32': ('medium1', '0.1', '0.1', '0.1', '0.01', 85.99),
-}
-
-
-def read_index(path: str | pathlib.Path) -> list[dict[str, str]]:
-  """The rows of AugReg's index.csv, one for each fine-tuned model.
-
-  The file is at gs://vit_models/augreg/index.csv.
-
-  Raises:
-    ValueError: if columns that `best` needs are missing.
-  """
-  with pathlib.Path(path).open(newline='') as file:
-    reader = csv.DictReader(file)
-    rows = list(reader)
-  needed = {'ds', 'filename', 'final_val'}
-  if missing := needed - set(reader.fieldnames or ()):
-    raise ValueError(
-      f'{path} is not the index of AugReg: it has no column '
-      f'{", ".join(sorted(missing))}'
-    )
-  return rows
-
-
-def best(
-  rows: Iterable[Mapping[str, str]], *, size: str, dataset: str = 'i21k'
-) -> AugReg:
-  """The pre-trained model with the highest upstream validation accuracy.
-
-  That is how section 4.5 chooses without a look at the task. For ImageNet-1k it
-  is unfair to other data sets, as ImageNet-21k contains its training images.
-
-  Args:
-    rows: of `read_index`.
-    size: such as 'B_16'.
-    dataset: of pre-training: 'i1k', 'i21k' or 'i21k_30'.
-
-  Raises:
-    ValueError: if the index has no such model.
-  """
-  found = [
-    row
-    for row in rows
-    if row['ds'] == dataset and row['filename'].split('-')[0] == size
-  ]
-  if not found:
-    raise ValueError(
-      f'the index has no model {size!r} pre-trained on {dataset!r}: sizes are '
-      f'{", ".join(_AUGREG_VARIANTS)}; data sets i1k, i21k and i21k_30'
-    )
-  chosen = max(found, key=lambda row: float(row['final_val']))
-  return AugReg.parse(chosen['filename'])
-
-
-def _augregs() -> Iterable[Entry]:
-  for size, (aug, wd, do, sd, lr, accuracy) in _RECOMMENDED.items():
-    up = AugReg(size, 'i21k', '300', '0.001', aug, wd, do, sd)
-    yield up.entry(name=f'augreg/{size}')
-    tuned = up._replace(
+def _augregs() -> Iterator[Entry]:
+  for size, (lr, accuracy) in augreg.FINE_TUNED.items():
+    upstream = augreg.RECOMMENDED[size]
+    tuned = upstream._replace(
       adapt_dataset='imagenet2012',
       adapt_steps='20',
       adapt_lr=lr,
       adapt_resolution='384',
     )
-    yield tuned.entry(
+    yield _augreg(
+      tuned,
       name=f'augreg/{size}-imagenet2012-384',
       accuracy=accuracy,
-      source='AugReg, arXiv:2106.10270, table 3',
+      source='AugReg, arXiv:2106.10270, table 3, i21k300',
     )
-  up = AugReg('B_8', 'i21k', '300', '0.001', 'medium2', '0.1', '0.0', '0.0')
-  yield up.entry(name='augreg/B_8')
+  for size, upstream in augreg.RECOMMENDED.items():
+    yield _augreg(upstream, name=f'augreg/{size}')
 
 
-# bucket, file, variant, size in pixels, labels, accuracy, source, zeroed head
-_IMAGENET21K = ('R26+ViT-B_32', 'R50+ViT-B_16', 'R50+ViT-L_32', 'ViT-B_8') + (
-  'ViT-B_16',
-  'ViT-B_32',
-  'ViT-L_16',
-  'ViT-L_32',
-  'ViT-H_14',
-)
+_VIT = 'ViT, arXiv:2010.11929'
+_SAM = 'SAM, arXiv:2106.01548'
+_GSAM = 'GSAM, arXiv:2203.08065'
+_MIXER = 'MLP-Mixer, arXiv:2105.01601'
+_README = 'README of google-research/vision_transformer'
+
+# File -> side in pixels, accuracy.
+_VIT_21K_1K = {
+  'R50+ViT-B_16': (384, None),
+  'ViT-B_8': (384, None),
+  'ViT-B_16': (384, None),
+  'ViT-B_16-224': (224, 81.2),
+  'ViT-B_32': (384, None),
+  'ViT-L_16': (384, None),
+  'ViT-L_16-224': (224, 82.7),
+  'ViT-L_32': (384, None),
+}
+# File -> width of the layer before the head.
+_VIT_21K = {
+  'R26+ViT-B_32': 768,
+  'R50+ViT-B_16': 768,
+  'R50+ViT-L_32': 1024,
+  'ViT-B_8': 768,
+  'ViT-B_16': 768,
+  'ViT-B_32': 768,
+  'ViT-L_16': 1024,
+  'ViT-L_32': 1024,
+  'ViT-H_14': 1280,
+}
+# Directory and file -> pooling, accuracy, paper.
+_VIT_1K = {
+  'sam/ViT-S_16': ('token', None, _SAM),
+  'sam/ViT-B_16': ('token', 79.9, _SAM),
+  'sam/ViT-B_32': ('token', None, _SAM),
+  'sam/ViT-L_16': ('token', None, _SAM),
+  'sam/ViT-L_32': ('token', None, _SAM),
+  'gsam/ViT-S_16': ('gap', None, _GSAM),
+  'gsam/ViT-S_32': ('gap', None, _GSAM),
+  'gsam/ViT-B_16': ('gap', None, _GSAM),
+  'gsam/ViT-B_32': ('gap', None, _GSAM),
+}
+# Directory and file -> accuracy, paper.
+_MIXERS = {
+  'imagenet1k/Mixer-B_16': (76.44, _MIXER),
+  'imagenet1k/Mixer-L_16': (71.76, _MIXER),
+  'imagenet21k/Mixer-B_16': (None, _MIXER),
+  'imagenet21k/Mixer-L_16': (None, _MIXER),
+  'sam/Mixer-B_16': (77.4, _SAM),
+  'sam/Mixer-B_32': (None, _SAM),
+  'gsam/Mixer-B_16': (None, _GSAM),
+  'gsam/Mixer-B_32': (None, _GSAM),
+  'gsam/Mixer-S_8': (None, _GSAM),
+  'gsam/Mixer-S_16': (None, _GSAM),
+  'gsam/Mixer-S_32': (None, _GSAM),
+}
+# Name at huggingface.co/timm -> variant, accuracy.
+_DEITS = {
+  'deit_tiny_patch16_224.fb_in1k': ('Ti/16', 72.2),
+  'deit_small_patch16_224.fb_in1k': ('S/16', 79.9),
+  'deit_base_patch16_224.fb_in1k': ('B/16', 81.8),
+  'deit_base_patch16_384.fb_in1k': ('B/16', 82.9),
+  'deit3_small_patch16_224.fb_in1k': ('S/16', 81.4),
+  'deit3_small_patch16_384.fb_in1k': ('S/16', 83.4),
+  'deit3_medium_patch16_224.fb_in1k': ('M/16', 83.0),
+  'deit3_base_patch16_224.fb_in1k': ('B/16', 83.8),
+  'deit3_base_patch16_384.fb_in1k': ('B/16', 85.0),
+  'deit3_large_patch16_224.fb_in1k': ('L/16', 84.9),
+  'deit3_large_patch16_384.fb_in1k': ('L/16', 85.8),
+  'deit3_huge_patch14_224.fb_in1k': ('H/14', 85.2),
+  'deit3_small_patch16_224.fb_in22k_ft_in1k': ('S/16', 83.1),
+  'deit3_small_patch16_384.fb_in22k_ft_in1k': ('S/16', 84.8),
+  'deit3_medium_patch16_224.fb_in22k_ft_in1k': ('M/16', 84.5),
+  'deit3_base_patch16_224.fb_in22k_ft_in1k': ('B/16', 85.7),
+  'deit3_base_patch16_384.fb_in22k_ft_in1k': ('B/16', 86.7),
+  'deit3_large_patch16_224.fb_in22k_ft_in1k': ('L/16', 87.0),
+  'deit3_large_patch16_384.fb_in22k_ft_in1k': ('L/16', 87.7),
+  'deit3_huge_patch14_224.fb_in22k_ft_in1k': ('H/14', 87.2),
+}
+
+
+def _variant(file: str) -> str:
+  """'R50+ViT-B_16-224' -> 'R50+B/16'."""
+  name = file.rsplit('/', 1)[-1].removesuffix('-224')
+  return re.sub(r'(ViT|Mixer)-', '', name).replace('_', '/')
+
+
+def _google(
+  name: str, *, bucket: str = 'vit_models', model: str = 'vit', **facts: Any
+) -> Entry:
+  """An entry whose name is its path in the bucket."""
+  return Entry(
+    name=name,
+    location=f'gs://{bucket}/{name}.npz',
+    model=model,
+    variant=_variant(name),
+    **facts,
+  )
+
+
+def _vits() -> Iterator[Entry]:
+  for file, width in _VIT_21K.items():
+    yield _google(
+      f'imagenet21k/{file}',
+      overrides={'representation_size': width},
+      preprocessing=Preprocessing(224),
+      labels='imagenet21k',
+      accuracy=None,
+      source=_VIT,
+      zeroed_head=True,
+    )
+  for file, (size, accuracy) in _VIT_21K_1K.items():
+    yield _google(
+      f'imagenet21k+imagenet2012/{file}',
+      overrides={},
+      preprocessing=Preprocessing(size),
+      labels='imagenet1k',
+      accuracy=accuracy,
+      source=_README if accuracy else _VIT,
+    )
+  for name, (pool, accuracy, source) in _VIT_1K.items():
+    yield _google(
+      name,
+      overrides={'pool': pool},
+      preprocessing=Preprocessing(224, resize_small=256),
+      labels='imagenet1k',
+      accuracy=accuracy,
+      source=source,
+    )
+
+
+def _mixers() -> Iterator[Entry]:
+  for name, (accuracy, source) in _MIXERS.items():
+    yield _google(
+      name,
+      bucket='mixer_models',
+      model='mlp_mixer',
+      overrides={},
+      preprocessing=Preprocessing(224, resize_small=256),
+      labels='imagenet21k' if name.startswith('imagenet21k/') else 'imagenet1k',
+      accuracy=accuracy,
+      source=source,
+    )
+
+
+def _deits() -> Iterator[Entry]:
+  for name, (variant, accuracy) in _DEITS.items():
+    size = 384 if '_384.' in name else 224
+    third = name.startswith('deit3')
+    mean, std = IMAGENET
+    yield Entry(
+      name=f'deit/{name}',
+      location=f'hf://timm/{name}',
+      model='vit',
+      variant=variant,
+      overrides={'gelu': 'erf'} | ({'layer_scale': 1e-6} if third else {}),
+      # DeiT cuts 224 of 256 pixels out; DeiT III takes the whole shorter side.
+      preprocessing=Preprocessing(
+        size,
+        resize_small=size if third else size * 256 // 224,
+        interpolation='bicubic',
+        mean=mean,
+        std=std,
+      ),
+      labels='imagenet1k',
+      accuracy=accuracy,
+      source='DeiT III, arXiv:2204.07118'
+      if third
+      else 'DeiT, arXiv:2012.12877',
+    )

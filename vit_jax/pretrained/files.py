@@ -30,13 +30,13 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   path = pathlib.Path(path)
   if not path.is_file():
     raise ValueError(f'there is no file {path}: check the path')
-  if path.suffix not in _READERS:
+  if path.suffix not in READERS:
     raise ValueError(
       f'{path}: parameters are read from files that end in {_FORMATS}, not '
       f'in {path.suffix!r}'
     )
   refuse_html(path)
-  arrays = _READERS[path.suffix](path)
+  arrays = READERS[path.suffix](path)
   if not arrays:
     raise ValueError(f'{path} holds no arrays. {_AGAIN}')
   return {name: _widen(x) for name, x in arrays.items()}
@@ -122,7 +122,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
   }
 
 
-_READERS = {
+READERS = {
   '.npz': _read_npz,
   '.safetensors': _read_safetensors,
   '.bin': _read_torch,

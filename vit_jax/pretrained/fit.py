@@ -34,7 +34,9 @@ def fit(
     If only the model has one, it keeps its initial value and position.
   - A patch embedding of another patch size: `resize_patches`.
   - The token mixing of a Mixer at K times the size: `expand_token_mixing`.
-  - `pre_logits` are left out if the model has none, and so is the head.
+  - `pre_logits` are left out if the model has none. The checkpoint's head, for
+    which they were made, is of no use then, and the initial one is taken.
+  - A head is left out if the model has none.
 
   Args:
     loaded: arrays of the checkpoint by our names, blocks one by one.
@@ -64,8 +66,6 @@ def fit(
       fitted[kernel] = resize_patches(fitted[kernel], size=new[:2])
   _fit_token_mixing(fitted, initial, grid=grid)
   _fit_head(fitted, initial, head=head, classes=classes)
-  if not any(name.startswith('pre_logits/') for name in initial):
-    fitted = {k: v for k, v in fitted.items() if 'pre_logits/' not in k}
   check_same(fitted, initial)
   return {k: fitted[k].astype(initial[k].dtype) for k in initial}
 
@@ -264,12 +264,20 @@ def _fit_head(
       f"classes go with head='slice' and only with it; here head={head!r} and "
       f'there are {len(classes)} classes'
     )
-  old = {k: v for k, v in fitted.items() if k.startswith('head/')}
-  new = {k: v for k, v in initial.items() if k.startswith('head/')}
-  for name in old:
+  before = [k for k in fitted if k.startswith('pre_logits/')]
+  left_out = before and not any(k in initial for k in before)
+  for name in before if left_out else ():
     del fitted[name]
+  old = {k: fitted.pop(k) for k in list(fitted) if k.startswith('head/')}
+  new = {k: v for k, v in initial.items() if k.startswith('head/')}
   if not new:
     return
+  if left_out and head in ('keep', 'slice'):
+    raise ValueError(
+      f'head={head!r}, but the head of this checkpoint reads a layer before it '
+      'that the model lacks: set representation_size='
+      f'{old["head/kernel"].shape[0] if old else "..."} in the model'
+    )
   if head in ('keep', 'slice') and not np.any(old.get('head/kernel', 0)):
     raise ValueError(
       f'head={head!r}, but the head of this checkpoint is zeros, as published, '
@@ -287,7 +295,8 @@ def _fit_head(
   same = {k: v.shape for k, v in old.items()} == {
     k: v.shape for k, v in new.items()
   }
-  fitted |= new if head == 'new' or (head == 'auto' and not same) else old
+  usable = same and not left_out
+  fitted |= new if head == 'new' or (head == 'auto' and not usable) else old
 
 
 def _bilinear_corners(old: int, new: int) -> np.ndarray:

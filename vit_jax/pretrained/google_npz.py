@@ -287,10 +287,15 @@ def _fuse(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   for name, parent, parts in _fused_names():
     for leaf in ('kernel', 'bias'):
       pieces = [f'{parent}/{part}/{leaf}' for part in parts]
-      if all(piece in arrays for piece in pieces):
-        found = [arrays.pop(piece) for piece in pieces]
-        fused = found[0] if len(found) == 1 else np.stack(found, axis=-3)
-        ours[f'{name}/{leaf}'] = fused
+      if not any(piece in arrays for piece in pieces):
+        continue
+      if missing := [piece for piece in pieces if piece not in arrays]:
+        raise ValueError(
+          f'the checkpoint is incomplete: it lacks {", ".join(missing)}'
+        )
+      found = [arrays.pop(piece) for piece in pieces]
+      fused = found[0] if len(found) == 1 else np.stack(found, axis=-3)
+      ours[f'{name}/{leaf}'] = fused
   return ours
 
 

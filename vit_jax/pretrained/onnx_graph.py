@@ -101,7 +101,9 @@ class _Graph:
     """Another shape; at most one side may depend on the batch."""
     sides = [side if isinstance(side, int) else -1 for side in shape]
     if sides.count(-1) > 1:
-      raise ValueError(f'ONNX cannot reshape to {shape}: only one side is free.')
+      raise ValueError(
+        f'ONNX cannot reshape to {shape}: only one side is free.'
+      )
     if not isinstance(value, str):
       return value.reshape(sides)
     return self.add('Reshape', value, np.array(sides, np.int64))
@@ -236,14 +238,12 @@ def _concatenate(graph: _Graph, eqn: Any, *values: Value) -> str:
   return graph.add('Concat', *values, axis=eqn.params['dimension'])
 
 
-def _broadcast(graph: _Graph, eqn: Any, value: Value, *sizes: Value) -> Value:
+def _broadcast(graph: _Graph, eqn: Any, value: Value) -> Value:
   """New sides of length 1 where there were none, then as long as they must."""
   shape = eqn.outvars[0].aval.shape
   old = eqn.invars[0].aval.shape
   ones = [1] * len(shape)
-  for axis, side in zip(
-    eqn.params['broadcast_dimensions'], old, strict=True
-  ):
+  for axis, side in zip(eqn.params['broadcast_dimensions'], old, strict=True):
     ones[axis] = side
   value = graph.reshape(value, ones)
   if tuple(ones) == tuple(shape):

@@ -175,7 +175,6 @@ _HF_VIT = (
 )
 
 
-
 def _respell(
   rows: tuple[Row, ...], renames: Mapping[str, str]
 ) -> tuple[Row, ...]:
@@ -265,7 +264,8 @@ def to_ours(theirs: Flat, *, num_heads: int | None = None) -> dict:
       ours[path] = form.to_ours(joined, num_heads)
   if missing:
     raise ValueError(
-      'The checkpoint is incomplete; it lacks ' + ', '.join(sorted(set(missing)))
+      'The checkpoint is incomplete; it lacks '
+      + ', '.join(sorted(set(missing)))
     )
   return ours
 

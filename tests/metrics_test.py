@@ -1,0 +1,186 @@
+import json
+import sys
+import time
+
+import pytest
+
+from vit_jax import metrics
+
+
+@pytest.fixture
+def clock(monkeypatch):
+  """A clock that moves only when the test says so: clock(seconds)."""
+  now = [100.0]
+
+  def move(seconds):
+    now[0] += seconds
+
+  monkeypatch.setattr(time, 'perf_counter', lambda: now[0])
+  monkeypatch.setattr(time, 'monotonic', lambda: now[0])
+  return move
+
+
+def write(workdir, steps, *, first_step=0):
+  with metrics.Writer(workdir, first_step=first_step, total_steps=10) as writer:
+    for step in steps:
+      writer.scalars(step, {'train/loss': step / 2})
+
+
+def written(workdir):
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def test_rows_that_are_about_to_be_repeated_are_dropped(tmp_path):
+  write(tmp_path, [1, 2, 3, 4])
+  write(tmp_path, [3, 4, 5], first_step=2)
+  rows = written(tmp_path)
+  assert [row['step'] for row in rows] == [1, 2, 3, 4, 5]
+  assert rows[2] == {'step': 3, 'train/loss': 1.5}
+
+
+def test_a_last_line_cut_short_is_dropped(tmp_path):
+  write(tmp_path, [1, 2])
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text(path.read_text() + '{"step": 3, "train/lo')
+  assert [row['step'] for row in metrics.read_rows(path)] == [1, 2]
+  write(tmp_path, [3], first_step=2)
+  assert [row['step'] for row in written(tmp_path)] == [1, 2, 3]
+
+
+def test_a_run_without_reports_has_no_rows(tmp_path):
+  assert metrics.read_rows(tmp_path / 'metrics.jsonl') == []
+  assert metrics.newest(tmp_path) == {}
+
+
+def test_the_newest_value_of_each_metric_counts(tmp_path):
+  with metrics.Writer(tmp_path, first_step=0, total_steps=2) as writer:
+    writer.scalars(1, {'train/loss': 3.0, 'test/loss': 4.0})
+    writer.scalars(2, {'train/loss': 1.0})
+  assert metrics.newest(tmp_path) == {'train/loss': 1.0, 'test/loss': 4.0}
+
+
+def test_a_line_tells_step_share_time_left_and_what_matters(
+  tmp_path, capsys, clock
+):
+  with metrics.Writer(tmp_path, first_step=500, total_steps=2000) as writer:
+    clock(50)
+    writer.scalars(
+      1000,
+      {
+        'train/loss': 0.123456,
+        'train/grad_norm': 5.0,
+        'images_per_second': 12345.6,
+        'step_seconds': 0.1,
+        'test/examples': 360.0,
+      },
+    )
+  # 500 steps took 50 s, 1,000 are left.
+  expected = '1,000/2,000  50%  eta 01:40  train/loss 0.1235  images/s 12,346'
+  assert expected in capsys.readouterr().out.splitlines()
+  assert written(tmp_path)[0]['train/grad_norm'] == 5.0
+
+
+def test_steps_stand_below_each_other(tmp_path, capsys, clock):
+  write(tmp_path, [9, 10])
+  nine, ten = capsys.readouterr().out.splitlines()
+  assert nine.index('/') == ten.index('/')
+
+
+def test_a_clock_counts_neither_compilation_nor_what_is_not_a_step(clock):
+  timer = metrics.Clock(flops=10, batch_size=8)
+  clock(1000)  # compilation
+  timer.stepped()
+  assert timer.report() == {}
+  for _ in range(4):
+    with timer.waiting():
+      clock(0.5)
+    clock(1.5)
+    timer.stepped()
+  assert timer.report() == {
+    'images_per_second': 4.0,
+    'step_seconds': 2.0,
+    'data_seconds': 0.5,
+    'compute_seconds': 1.5,
+  }
+  clock(1000)  # an evaluation
+  timer.restart()
+  clock(4)
+  timer.stepped()
+  assert timer.report()['step_seconds'] == 4.0
+  assert timer.report() == {}
+
+
+def test_utilisation_is_the_rate_over_the_peak_of_all_devices(
+  clock, monkeypatch
+):
+  monkeypatch.setattr(metrics, 'peak_flops', lambda kind: 1000.0)
+  timer = metrics.Clock(flops=500, batch_size=8)
+  timer.stepped()
+  clock(2)
+  timer.stepped()
+  # 8 images of 500 FLOP in 2 s, on 8 devices of 1,000 FLOP/s.
+  assert timer.report()['mfu'] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'teraflops'),
+  [
+    ('NVIDIA H200', 989),
+    ('NVIDIA H100 80GB HBM3', 989),
+    ('NVIDIA A100-SXM4-40GB', 312),
+    ('TPU v3', 61.5),
+    ('TPU v4', 275),
+    ('TPU v5', 459),
+    ('TPU v5p', 459),
+    ('TPU v5 lite', 197),
+    ('TPU v6 lite', 918),
+  ],
+)
+def test_the_peak_of_a_device_is_found_by_its_name(kind, teraflops):
+  assert metrics.peak_flops(kind) == teraflops * 1e12
+
+
+def test_the_peak_of_an_unknown_device_is_not_made_up():
+  assert metrics.peak_flops('cpu') is None
+
+
+def test_without_wandb_the_remedy_is_named(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'wandb', None)
+  with pytest.raises(ValueError, match='pip install wandb'):
+    metrics.Writer(tmp_path, first_step=0, total_steps=1, wandb_project='mine')
+
+
+def test_wandb_gets_every_row_and_the_config(tmp_path, monkeypatch):
+  calls = []
+
+  class Wandb:
+    def init(self, **options):
+      calls.append(options['config'])
+      return self
+
+    def log(self, values, *, step):
+      calls.append((step, values))
+
+    def finish(self):
+      calls.append('finished')
+
+  monkeypatch.setitem(sys.modules, 'wandb', Wandb())
+  with metrics.Writer(
+    tmp_path,
+    first_step=0,
+    total_steps=1,
+    wandb_project='mine',
+    config={'seed': 0},
+  ) as writer:
+    writer.scalars(1, {'train/loss': 1.0})
+  assert calls == [{'seed': 0}, (1, {'train/loss': 1.0}), 'finished']
+
+
+def test_the_summary_names_the_results_and_the_next_commands(tmp_path):
+  with metrics.Writer(tmp_path, first_step=0, total_steps=1) as writer:
+    writer.scalars(1, {'test/accuracy': 0.98765, 'step_seconds': 0.1})
+  text = metrics.summary(tmp_path)
+  assert 'test/accuracy 0.9877' in text
+  assert 'step_seconds' not in text
+  assert f'vit_jax.tools.predict --workdir={tmp_path}' in text

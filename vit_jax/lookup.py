@@ -1,0 +1,69 @@
+"""Words of a config, looked up in tables, with errors that help to spell."""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar('T')
+
+
+def unknown(word: object, *, known: Iterable[str], kind: str) -> ValueError:
+  """The error that names `word`, the nearest known words, and all of them."""
+  known = list(known)
+  near = difflib.get_close_matches(str(word), known, n=3, cutoff=0.4)
+  hint = f'Did you mean {" or ".join(map(repr, near))}? ' if near else ''
+  return ValueError(
+    f'Unknown {kind}: {word!r}. {hint}Known: {", ".join(known) or "none"}.'
+  )
+
+
+def choose(table: Mapping[str, T], *, word: str, kind: str) -> T:
+  """`table[word]`.
+
+  Raises:
+    ValueError: if `word` is not in the table.
+  """
+  if word not in table:
+    raise unknown(word, known=table, kind=kind)
+  return table[word]
+
+
+def pick(
+  table: Mapping[str, Callable[..., Any]],
+  *,
+  spec: Mapping[str, Any],
+  kind: str,
+  given: Sequence[str] = (),
+) -> Callable[..., Any]:
+  """Returns the function that `spec` names, with the keywords that it gives.
+
+  Args:
+    table: functions by name; their keyword-only arguments may be given.
+    spec: `{'name': ..., keyword: value, ...}`, as written in a config.
+    kind: the word for an entry of the table, such as 'optimizer'.
+    given: keywords that the caller itself will give.
+
+  Raises:
+    ValueError: if a name or a keyword is unknown or missing.
+  """
+  if 'name' not in spec:
+    raise ValueError(
+      f'{dict(spec)} names no {kind}; add "name", one of {sorted(table)}.'
+    )
+  name = spec['name']
+  function = choose(table, word=name, kind=kind)
+  options = {key: value for key, value in spec.items() if key != 'name'}
+  known = {
+    parameter.name: parameter
+    for parameter in inspect.signature(function).parameters.values()
+    if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in given
+  }
+  for option in options:
+    if option not in known:
+      raise unknown(option, known=known, kind=f'option of {kind} {name!r}')
+  for parameter in known.values():
+    if parameter.default is parameter.empty and parameter.name not in options:
+      raise ValueError(f'The {kind} {name!r} needs {parameter.name!r}.')
+  return functools.partial(function, **options)

@@ -1,0 +1,176 @@
+"""Takes a trained model elsewhere: `python -m vit_jax.tools.export --to=...`.
+
+Each target is a directory with the model, labels.txt, preprocessing.json and a
+README.md that says how to load it. What was written is read again, by the
+library it is for where that is installed, and must give the same logits.
+Everything is in float32.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import flax.traverse_util
+import jax
+import numpy as np
+
+from vit_jax import data, experiment, models
+from vit_jax.pretrained.targets import TARGETS, Subject, write_json
+from vit_jax.tools import command
+
+NUM_IMAGES = 64
+# Of the logits, relative to the largest. The hybrids of timm are the farthest
+# away: the epsilon of their group norms is 1e-5 instead of 1e-6.
+TOLERANCE = 1e-3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command."""
+  parser = argparse.ArgumentParser(
+    prog='python -m vit_jax.tools.export',
+    description='Writes a trained model for other libraries, and checks that '
+    'it computes there what it computes here.',
+    epilog='example: python -m vit_jax.tools.export '
+    '--workdir=runs/quickstart --to=onnx',
+  )
+  parser.add_argument('--workdir', required=True, help='a run directory')
+  parser.add_argument('--to', required=True, choices=TARGETS)
+  parser.add_argument('--output', help='default: WORKDIR/export/TARGET')
+  parser.add_argument('--step', type=int, help='default: the newest checkpoint')
+  parser.add_argument(
+    '--data',
+    default='',
+    help='address of the images for the check, as in config.data.train; '
+    'default: those of the first evaluation set',
+  )
+  args = parser.parse_args(argv)
+  directory = pathlib.Path(
+    args.output or pathlib.Path(args.workdir) / 'export' / args.to
+  )
+  trained = experiment.load(args.workdir, step=args.step)
+  # A GPU would round the factors of products otherwise.
+  with jax.default_matmul_precision('highest'):
+    reader, difference = export(
+      subject(trained),
+      directory,
+      to=args.to,
+      images=real_images(trained.run, args.data),
+    )
+  print(
+    f'{directory}: step {trained.step:,} as {args.to}. Read by {reader}; the '
+    f'largest difference of the logits is {difference:.1e} of the largest.'
+  )
+  return 0
+
+
+def subject(trained: experiment.Trained) -> Subject:
+  """Collects what the targets need of a trained model.
+
+  Raises:
+    ValueError: if the model has a state besides its parameters.
+  """
+  run = trained.run
+  if jax.tree.leaves(trained.state):
+    raise ValueError(
+      f'Export knows no state besides parameters, and this model has '
+      f'{sorted(trained.state)}.'
+    )
+  options = {'num_classes': len(run['class_names']), **run['config']['model']}
+  config = {**run['config'], 'dtype': 'float32'}
+  predict = experiment.make_predict(config, trained.objective)
+
+  def output(params, image):
+    params = flax.traverse_util.unflatten_dict(params, sep='/')
+    return predict(params, trained.state, {'image': image})
+
+  params = flax.traverse_util.flatten_dict(trained.params, sep='/')
+  image = jax.ShapeDtypeStruct((1, *run['image_shape']), np.uint8)
+  return Subject(
+    name=options['name'],
+    model=models.build(**options),
+    params=jax.tree.map(np.asarray, params),
+    logits=lambda params, image: output(params, image).logits,
+    grid=jax.eval_shape(output, params, image).pyramid[0].shape[1:3],
+    image_shape=run['image_shape'],
+    class_names=run['class_names'],
+    preprocess=run['config']['preprocess'],
+    normalize=run['config']['normalize'],
+  )
+
+
+def real_images(run: dict[str, Any], address: str) -> np.ndarray:
+  """The first images of a data set, preprocessed: uint8 (b, h, w, c)."""
+  config = run['config']
+  held_out = None
+  if not address:
+    address = next(iter(config['evals'].values()))['data']
+    if not address:
+      _, held_out = experiment.open_data(config)
+  source = experiment.open_eval(
+    config, address, class_names=run['class_names'], held_out=held_out
+  )
+  batches = data.one_pass(
+    source,
+    data.build_transforms(config['preprocess']),
+    batch_size=min(NUM_IMAGES, len(source)),
+    num_threads=config['loader']['num_threads'],
+  )
+  return next(iter(batches))['image']
+
+
+def export(
+  subject: Subject, directory: pathlib.Path, *, to: str, images: np.ndarray
+) -> tuple[str, float]:
+  """Writes a model, reads it again and compares.
+
+  Args:
+    subject: the model.
+    directory: is made if it is not there; files in it are replaced.
+    to: a key of TARGETS.
+    images: uint8 (b, h, w, c).
+
+  Returns:
+    Who read it, and the largest difference of the logits, relative to the
+    largest logit.
+
+  Raises:
+    ValueError: if the target cannot express the model, or the logits differ.
+  """
+  target = TARGETS[to]
+  directory.mkdir(parents=True, exist_ok=True)
+  target.write(subject, directory)
+  labels = '\n'.join(subject.class_names) + '\n'
+  (directory / 'labels.txt').write_text(labels)
+  write_json(
+    directory / 'preprocessing.json',
+    {
+      'image_shape': subject.image_shape,
+      'preprocess': subject.preprocess,
+      'normalize': subject.normalize,
+    },
+  )
+  (directory / 'README.md').write_text(target.usage + README)
+  expected = np.asarray(jax.jit(subject.logits)(subject.params, images))
+  reader, logits = target.read(subject, directory, images)
+  difference = np.abs(logits - expected).max() / np.abs(expected).max()
+  if not difference <= TOLERANCE:
+    raise ValueError(
+      f'What {reader} reads from {directory} computes something else: the '
+      f'logits differ by {difference:.1e} of the largest.'
+    )
+  return reader, float(difference)
+
+
+# Ends every README.md.
+README = """
+`labels.txt` names the classes, one on each line. `preprocessing.json` says how
+an image is resized, and the mean and deviation of its normalization after a
+division by 255.
+"""
+
+
+if __name__ == '__main__':
+  sys.exit(command(main))
