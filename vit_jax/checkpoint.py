@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import pathlib
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,7 +67,7 @@ def write_run(
       line
       for key in run
       for line in diff(stored[key], run[key], key)
-      if not line[2:].startswith(FREE)
+      if not re.match(rf'. ({"|".join(FREE)})[.:]', line)
     ]
     if lines:
       raise ValueError(

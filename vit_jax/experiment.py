@@ -21,11 +21,31 @@ from vit_jax import (
   optim,
   sharding,
 )
+from vit_jax.lookup import unknown
 from vit_jax.ops import augment, flops
 from vit_jax.types import Batch, Objective, Output, Params, State
 
 Config = Mapping[str, Any]
 Predict = Callable[[Params, State, Batch], Output]
+
+
+# Every key that a config has; configs/common.py says what they mean.
+KEYS = (
+  *('seed', 'duration', 'batch_size', 'accumulate', 'dtype', 'ema', 'model'),
+  *('objective', 'optim', 'init', 'data', 'loader', 'transforms', 'preprocess'),
+  *('augment', 'normalize', 'evals', 'eval_batch_size', 'eval_every'),
+  *('log_every', 'checkpoint', 'mesh', 'wandb'),
+)
+SECTIONS = {
+  'checkpoint': ('every', 'keep', 'best', 'best_mode'),
+  'data': ('train', 'validation', 'held_out', 'seed', 'data_dir'),
+  'init': (
+    *('params', 'head', 'classes', 'resample', 'loaded_grid', 'cache_dir'),
+  ),
+  'loader': ('num_threads', 'num_workers', 'on_bad_image'),
+  'mesh': sharding.AXES,
+  'normalize': ('mean', 'std'),
+}
 
 
 class Experiment(NamedTuple):
@@ -74,6 +94,7 @@ def build(config: Config) -> Experiment:
   Raises:
     ValueError: if anything in it is unknown or does not fit.
   """
+  check_keys(config)
   mesh = sharding.make_mesh(**config['mesh'])
   batch_size = config['batch_size']
   sharding.check_batch_size(batch_size, mesh, accumulate=config['accumulate'])
@@ -115,6 +136,32 @@ def build(config: Config) -> Experiment:
     },
     flops=3 * flops.count(predict, params, state, batch),
   )
+
+
+def check_keys(config: Config) -> None:
+  """Raises a ValueError if a key of the config is unknown or missing.
+
+  What `model`, `objective`, `optim`, `transforms`, `augment` and `evals` hold
+  is checked where they are built.
+  """
+  for key in config:
+    if key not in KEYS:
+      raise unknown(key, known=KEYS, kind='config key')
+  for key in KEYS:
+    if key not in config:
+      raise ValueError(
+        f'The config lacks {key!r}; start from configs.common.get_config().'
+      )
+  for section, known in SECTIONS.items():
+    for key in config[section]:
+      if key not in known:
+        raise unknown(key, known=known, kind=f'key of config.{section}')
+  for name, options in config['evals'].items():
+    if 'data' not in options:
+      raise ValueError(
+        f'config.evals.{name} has no "data": give an address, or "" for what '
+        'is held out of the training data.'
+      )
 
 
 def build_objective(config: Config, *, num_classes: int) -> Objective:

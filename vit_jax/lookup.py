@@ -36,6 +36,7 @@ def pick(
   spec: Mapping[str, Any],
   kind: str,
   given: Sequence[str] = (),
+  hints: Sequence[str] = (),
 ) -> Callable[..., Any]:
   """Returns the function that `spec` names, with the keywords that it gives.
 
@@ -44,6 +45,7 @@ def pick(
     spec: `{'name': ..., keyword: value, ...}`, as written in a config.
     kind: the word for an entry of the table, such as 'optimizer'.
     given: keywords that the caller itself will give.
+    hints: what else the user may have meant, for the error.
 
   Raises:
     ValueError: if a name or a keyword is unknown or missing.
@@ -62,7 +64,8 @@ def pick(
   }
   for option in options:
     if option not in known:
-      raise unknown(option, known=known, kind=f'option of {kind} {name!r}')
+      kind = f'option of {kind} {name!r}'
+      raise unknown(option, known=[*known, *hints], kind=kind)
   for parameter in known.values():
     if parameter.default is parameter.empty and parameter.name not in options:
       raise ValueError(f'The {kind} {name!r} needs {parameter.name!r}.')

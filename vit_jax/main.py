@@ -4,6 +4,7 @@ import logging
 import pathlib
 import sys
 
+import ml_collections
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
@@ -18,7 +19,10 @@ config_flags.DEFINE_config_file(
   None,
   'The experiment, such as configs/augreg.py:B_16. Any value of it can be '
   'changed: --config.batch_size=256.',
-  lock_config=True,
+  # Options that the config does not mention may be given as well, such as
+  # --config.model.drop_path=0.1; `experiment` refuses those that do not exist.
+  lock_config=False,
+  accept_new_attributes=True,
 )
 flags.DEFINE_string(
   'workdir',
@@ -44,6 +48,30 @@ def default_workdir(config_file: str) -> pathlib.Path:
   return pathlib.Path('runs') / name.replace('/', '_').replace(',', '_')
 
 
+def summary(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
+  """Says how a run ended, where it lies, and what can be done with it."""
+  results = {
+    name: value
+    for name, value in metrics.newest(workdir).items()
+    if '/' in name and name.rpartition('/')[2] not in metrics.HIDDEN
+  }
+  shown = '  '.join(
+    f'{name} {metrics.number(value)}' for name, value in sorted(results.items())
+  )
+  addresses = [evaluation['data'] for evaluation in config.evals.values()]
+  # Some examples of the evaluation data, or any image of the user's.
+  whole = [a for a in addresses if a and not a.endswith(']')]
+  images = f"'{whole[0]}[:5]'" if whole else 'IMAGE_OR_FOLDER'
+  return f"""
+Done: {shown}
+The run lies in {workdir}. Next:
+
+  python -m vit_jax.tools.predict --workdir={workdir} {images}
+  python -m vit_jax.tools.evaluate --workdir={workdir}
+  tensorboard --logdir={workdir}
+"""
+
+
 def main(_):
   """Trains, and says what to do next."""
   if FLAGS.config is None:
@@ -54,7 +82,7 @@ def main(_):
     FLAGS.workdir or default_workdir(FLAGS['config'].config_filename)
   )
   train(FLAGS.config, workdir)
-  print(metrics.summary(workdir))
+  print(summary(FLAGS.config, workdir))
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -64,7 +92,18 @@ def _parse(argv: list[str]) -> list[str]:
   except (flags.Error, ValueError, AttributeError, KeyError, OSError) as error:
     if '--traceback' in argv:
       raise
-    sys.exit(f'Error: {error}')
+    sys.exit(f'Error: {_message(error)}')
+
+
+def _message(error: BaseException) -> str:
+  """What a user needs of an error of `config_flags`."""
+  if error.args and isinstance(error.args[0], KeyError):
+    return f'Unknown config key: {error.args[0].args[0]}'
+  # An error in a config file comes with its whole stack in its text.
+  if 'Traceback' in str(error):
+    while error.__context__:
+      error = error.__context__
+  return str(error)
 
 
 def run(_=None):

@@ -118,7 +118,7 @@ class Writer:
     seconds = time.monotonic() - self._began
     left = seconds / max(1, step - self._first) * (self._total - step)
     shown = '  '.join(
-      f'{SHORT[name] if name in SHORT else name} {_number(value)}'
+      f'{SHORT[name] if name in SHORT else name} {number(value)}'
       for name, value in values.items()
       if name.rpartition('/')[2] not in HIDDEN
     )
@@ -198,7 +198,8 @@ HIDDEN = {
 SHORT = {'images_per_second': 'images/s'}
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+  """Writes a value for people."""
   return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.4g}'
 
 
@@ -240,21 +241,3 @@ def _start_wandb(project: str, workdir: pathlib.Path, config: Mapping | None):
     config=dict(config or {}),
     resume='allow',
   )
-
-
-def summary(workdir: pathlib.Path) -> str:
-  """Says how a run ended, where it lies, and what can be done with it."""
-  results = {
-    name: value
-    for name, value in newest(workdir).items()
-    if '/' in name and name.rpartition('/')[2] not in HIDDEN
-  }
-  shown = '  '.join(f'{k} {_number(v)}' for k, v in sorted(results.items()))
-  return f"""
-Done: {shown}
-The run lies in {workdir}. Next:
-
-  python -m vit_jax.tools.predict --workdir={workdir} IMAGE_OR_FOLDER
-  python -m vit_jax.tools.evaluate --workdir={workdir}
-  tensorboard --logdir={workdir}
-"""

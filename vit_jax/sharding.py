@@ -135,7 +135,8 @@ def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
       spec[len(shape) - len(axes) :] = axes
       break
   for i, axis in enumerate(spec):
-    if axis and shape[i] % mesh.shape[axis]:
+    # An axis of one device splits nothing: it leaves the dimension to fsdp.
+    if axis and (mesh.shape[axis] == 1 or shape[i] % mesh.shape[axis]):
       spec[i] = None
   free = [
     i

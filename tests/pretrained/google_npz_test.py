@@ -303,7 +303,9 @@ def test_attention_pooling_is_read_in_both_forms_and_written_in_the_new_one():
   assert all((ours[k] == inlined[k]).all() for k in ours)
   back = google_npz.from_ours(ours)
   for name in [name for name in file if 'MAPHead' in name]:
-    np.testing.assert_array_equal(back[name.removeprefix('params/')], file[name])
+    np.testing.assert_array_equal(
+      back[name.removeprefix('params/')], file[name]
+    )
   key = file['params/MAPHead_0/MultiHeadDotProductAttention_0/key/kernel']
   np.testing.assert_array_equal(ours['pool/attn/kv/kernel'][:, 0], key)
 

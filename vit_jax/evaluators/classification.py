@@ -93,7 +93,7 @@ def sums(
   return total
 
 
-def summarize(total: dict[str, np.ndarray]) -> dict[str, float]:
+def summarize(total: dict[str, np.ndarray | np.floating]) -> dict[str, float]:
   """Turns sums over the whole set into means."""
   examples = float(total['examples'])
   if not examples:

@@ -13,6 +13,7 @@ A parameter whose learning rate multiplier is 0 is frozen: it has no state, does
 not count in the norm to clip, and does not decay.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -125,7 +126,8 @@ def build(
     ValueError: if a name, an option, a regex or a duration does not fit.
   """
   spec = {'name': name, **options}
-  direction = pick(OPTIMIZERS, spec=spec, kind='optimizer')()
+  own = inspect.signature(build).parameters
+  direction = pick(OPTIMIZERS, spec=spec, kind='optimizer', hints=[*own])()
   make_rate = pick(
     schedules.SCHEDULES, spec=schedule, kind='schedule', given=['total_steps']
   )

@@ -51,12 +51,13 @@ def build(
   (logits,) = _trace(graph, closed.jaxpr, closed.consts, ['image'])
   graph.nodes.append(onnx.helper.make_node('Identity', [logits], ['logits']))
   shape = closed.out_avals[0].shape
+  port = onnx.helper.make_tensor_value_info
   model = onnx.helper.make_model(
     onnx.helper.make_graph(
       graph.used_nodes('logits'),
       'vit_jax',
-      [_port('image', onnx.TensorProto.UINT8, ('batch', *image_shape))],
-      [_port('logits', onnx.TensorProto.FLOAT, ('batch', *shape[1:]))],
+      [port('image', onnx.TensorProto.UINT8, ('batch', *image_shape))],
+      [port('logits', onnx.TensorProto.FLOAT, ('batch', *shape[1:]))],
       graph.used_constants('logits'),
     ),
     opset_imports=[onnx.helper.make_opsetid('', OPSET)],
@@ -78,10 +79,6 @@ def save(model: onnx.ModelProto, path: str) -> None:
   )
 
 
-def _port(name: str, kind: int, shape: Sequence[int | str]) -> Any:
-  return onnx.helper.make_tensor_value_info(name, kind, shape)
-
-
 class _Graph:
   """Nodes and constants as they come; known values are computed instead."""
 
@@ -97,7 +94,7 @@ class _Graph:
     self.nodes.append(node)
     return output
 
-  def reshape(self, value: Value, shape: Sequence[int]) -> Value:
+  def reshape(self, value: Value, shape: Sequence[Any]) -> Value:
     """Another shape; at most one side may depend on the batch."""
     sides = [side if isinstance(side, int) else -1 for side in shape]
     if sides.count(-1) > 1:
@@ -116,14 +113,6 @@ class _Graph:
     if not isinstance(value, str):
       return value.transpose(order)
     return self.add('Transpose', value, perm=order)
-
-  def slice(
-    self, value: Value, starts: Sequence, ends: Sequence, steps: Sequence
-  ) -> str:
-    """Every steps[i]-th element along axis i."""
-    axes = range(len(starts))
-    limits = (np.array(x, np.int64) for x in (starts, ends, axes, steps))
-    return self.add('Slice', value, *limits)
 
   def used_nodes(self, output: str) -> list[onnx.NodeProto]:
     """The nodes that contribute to an output, in order."""
@@ -258,49 +247,62 @@ def _broadcast(graph: _Graph, eqn: Any, value: Value) -> Value:
 
 
 def _slice(graph: _Graph, eqn: Any, value: Value) -> str:
-  starts = eqn.params['start_indices']
-  sides = eqn.invars[0].aval.shape
-  ends = _ends(eqn.params['limit_indices'], sides)
-  steps = eqn.params['strides'] or [1] * len(starts)
-  return graph.slice(value, starts, ends, steps)
+  starts, ends = eqn.params['start_indices'], eqn.params['limit_indices']
+  return _cut(graph, eqn, value, starts, ends, eqn.params['strides'])
 
 
 def _gather(graph: _Graph, eqn: Any, value: Value, index: Value) -> Value:
-  """`x[:, 0]`: one slice at a known place. Others have no translation."""
+  """Known places: one slice, `x[:, 0]`, or some of one axis, `x[:, ::2]`."""
   numbers, sizes = eqn.params['dimension_numbers'], eqn.params['slice_sizes']
-  if isinstance(index, str) or index.ndim != 1 or numbers.operand_batching_dims:
-    raise ValueError('ONNX export knows indexing by constant numbers only.')
-  starts = [0] * len(sizes)
-  for axis, start in zip(numbers.start_index_map, index, strict=True):
-    starts[axis] = int(start)
-  ends = [start + size for start, size in zip(starts, sizes, strict=True)]
-  ends = _ends(ends, eqn.invars[0].aval.shape)
-  part = graph.slice(value, starts, ends, [1] * len(sizes))
-  return graph.reshape(part, eqn.outvars[0].aval.shape)
+  (axis,) = numbers.start_index_map[:1]
+  others = tuple(i for i in range(len(sizes)) if i != axis)
+  if isinstance(index, str):
+    raise ValueError('ONNX export knows no indices that depend on the image.')
+  if index.ndim == 1:
+    starts = [0] * len(sizes)
+    for axis, start in zip(numbers.start_index_map, index, strict=True):
+      starts[axis] = int(start)
+    ends = [start + size for start, size in zip(starts, sizes, strict=True)]
+    part = _cut(graph, eqn, value, starts, ends, None)
+    return graph.reshape(part, eqn.outvars[0].aval.shape)
+  if (
+    index.shape[1:] != (1,)
+    or numbers.collapsed_slice_dims != (axis,)
+    or numbers.offset_dims != others
+  ):
+    raise ValueError(f'ONNX export knows no indices like {numbers}.')
+  return graph.add('Gather', value, index[:, 0].astype(np.int64), axis=axis)
 
 
-def _ends(ends: Sequence[Any], sides: Sequence[Any]) -> list[int]:
-  """The ends of slices; those that run to the end may depend on the batch."""
-  last = np.iinfo(np.int64).max
-  return [
-    last if end == side else end for end, side in zip(ends, sides, strict=True)
-  ]
+def _cut(
+  graph: _Graph,
+  eqn: Any,
+  value: Value,
+  starts: Sequence[int],
+  ends: Sequence[Any],
+  steps: Sequence[int] | None,
+) -> str:
+  """value[starts[0] : ends[0] : steps[0], ...]."""
+  # An end that depends on the batch can only be that of the axis.
+  ends = [end if isinstance(end, int) else np.iinfo(int).max for end in ends]
+  steps = steps or [1] * len(starts)
+  limits = (starts, ends, range(len(starts)), steps)
+  return graph.add('Slice', value, *(np.array(x, np.int64) for x in limits))
 
 
 def _dot_general(graph: _Graph, eqn: Any, left: Value, right: Value) -> Value:
   """A product of matrices: (batch, free, summed) by (batch, summed, free)."""
   (sum_l, sum_r), (batch_l, batch_r) = eqn.params['dimension_numbers']
   shape_l, shape_r = (variable.aval.shape for variable in eqn.invars)
+  # Weights stand on the right of `MatMul`, so that it can prepare them.
+  swap = not isinstance(left, str) and not batch_l
+  if swap:
+    left, sum_l, shape_l, right, sum_r, shape_r = (
+      *(right, sum_r, shape_r),
+      *(left, sum_l, shape_l),
+    )
   free_l = _others(shape_l, sum_l, batch_l)
   free_r = _others(shape_r, sum_r, batch_r)
-  if not isinstance(left, str) and not batch_l:
-    # Weights stand on the right of `MatMul`, so that it can prepare them.
-    left, right = right, left
-    shape_l, shape_r = shape_r, shape_l
-    sum_l, sum_r, free_l, free_r = sum_r, sum_l, free_r, free_l
-    swapped = True
-  else:
-    swapped = False
   left = graph.transpose(left, (*batch_l, *free_l, *sum_l))
   right = graph.transpose(right, (*batch_r, *sum_r, *free_r))
   batch = [shape_l[axis] for axis in batch_l]
@@ -308,11 +310,13 @@ def _dot_general(graph: _Graph, eqn: Any, left: Value, right: Value) -> Value:
   columns = [shape_r[axis] for axis in free_r]
   summed = math.prod(shape_l[axis] for axis in sum_l)
   merged = [math.prod(rows)] if batch else rows
-  left = graph.reshape(left, (*batch, *merged, summed))
-  right = graph.reshape(right, (*batch, summed, math.prod(columns)))
-  product = graph.add('MatMul', left, right)
+  product = graph.add(
+    'MatMul',
+    graph.reshape(left, (*batch, *merged, summed)),
+    graph.reshape(right, (*batch, summed, math.prod(columns))),
+  )
   product = graph.reshape(product, (*batch, *rows, *columns))
-  if not swapped:
+  if not swap:
     return product
   axes = range(len(rows) + len(columns))
   return graph.transpose(product, (*axes[len(rows) :], *axes[: len(rows)]))
@@ -337,7 +341,7 @@ def _conv(graph: _Graph, eqn: Any, image: Value, kernel: Value) -> Value:
     dilations=params['rhs_dilation'],
     group=params['feature_group_count'],
   )
-  return graph.transpose(output, np.argsort(spec.out_spec))
+  return graph.transpose(output, np.argsort(spec.out_spec).tolist())
 
 
 def _max_pool(graph: _Graph, eqn: Any, image: Value) -> Value:
@@ -385,11 +389,7 @@ _ONE_TO_ONE = {
   'sub': 'Sub',
   'tanh': 'Tanh',
 }
-_REDUCTIONS = {
-  'reduce_max': 'ReduceMax',
-  'reduce_min': 'ReduceMin',
-  'reduce_sum': 'ReduceSum',
-}
+_REDUCTIONS = {'reduce_max': 'ReduceMax', 'reduce_sum': 'ReduceSum'}
 
 # Each is called as (graph, equation, *values) and returns one value.
 OPERATIONS: dict[str, Callable[..., Value]] = {
@@ -399,10 +399,8 @@ OPERATIONS: dict[str, Callable[..., Value]] = {
   'concatenate': _concatenate,
   'conv_general_dilated': _conv,
   'convert_element_type': _cast,
-  'copy': _same,
   'dot_general': _dot_general,
   'erfc': _erfc,
-  'expand_dims': _reshape,
   'gather': _gather,
   'integer_pow': _integer_pow,
   'reduce_window_max': _max_pool,

@@ -6,6 +6,7 @@ compared with the model it came from. Everything is in float32.
 """
 
 import json
+import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -61,6 +62,11 @@ class Target(NamedTuple):
   usage: str
 
 
+# What the import of a library raises that is not there, or is there beside a
+# torchvision that was built for another torch.
+UNUSABLE = (ImportError, RuntimeError, AttributeError)
+
+
 def write_json(path: pathlib.Path, content: Any) -> None:
   """Writes a readable JSON file."""
   path.write_text(json.dumps(content, indent=2) + '\n')
@@ -68,7 +74,9 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 
 def write_npz(subject: Subject, directory: pathlib.Path) -> None:
   """`model.npz` with the names of google-research/vision_transformer."""
-  np.savez(directory / 'model.npz', **google_npz.from_ours(subject.params))
+  np.savez(
+    directory / 'model.npz', **google_npz.from_ours(with_positions(subject))
+  )
 
 
 def read_npz(
@@ -101,8 +109,8 @@ def read_timm(
   try:
     import timm
     import torch
-  except (ImportError, RuntimeError):  # RuntimeError: torchvision is no match
-    return read_safetensors(subject, directory, images)
+  except UNUSABLE as error:
+    return read_safetensors(subject, directory, images, why=f'timm: {error}')
   if subject.name == 'mlp_mixer':
     content = json.loads((directory / 'config.json').read_text())
     model = timm.models.MlpMixer(
@@ -142,8 +150,9 @@ def read_hf(
     import torch
     import transformers
     from transformers import AutoModelForImageClassification
-  except (ImportError, RuntimeError):
-    return read_safetensors(subject, directory, images)
+  except UNUSABLE as error:
+    why = f'transformers: {error}'
+    return read_safetensors(subject, directory, images, why=why)
   model = AutoModelForImageClassification.from_pretrained(directory)
   with torch.no_grad():
     logits = model.eval()(torch.from_numpy(normalized(subject, images))).logits
@@ -153,32 +162,38 @@ def read_hf(
 def write_safetensors(
   subject: Subject, directory: pathlib.Path, *, family: str
 ) -> None:
-  """`model.safetensors`; fixed positions become parameters like others."""
-  model, params = subject.model, subject.params
-  if subject.name == 'vit' and model.pos_embed != 'learned':
-    table = np.zeros((subject.grid[0] * subject.grid[1], model.width), 'f')
-    if model.pos_embed == 'sincos2d':
-      table = np.asarray(sincos_2d(subject.grid, width=model.width))
-    before = int(model.pool == 'token')
-    table = np.pad(table, ((before, 0), (0, 0)))[None]  # (1, N, D)
-    params = {**params, 'pos_embed': table}
+  """`model.safetensors` with the names of a family of `torch_names`."""
   safetensors.numpy.save_file(
-    torch_names.from_ours(params, family=family),
+    torch_names.from_ours(with_positions(subject), family=family),
     directory / 'model.safetensors',
     metadata={'format': 'pt'},
   )
 
 
 def read_safetensors(
-  subject: Subject, directory: pathlib.Path, images: np.ndarray
+  subject: Subject, directory: pathlib.Path, images: np.ndarray, *, why: str
 ) -> tuple[str, np.ndarray]:
-  """Computes with our model."""
+  """Computes with our model, saying why not with another."""
   params = torch_names.to_ours(
     files.read(directory / 'model.safetensors'),
     num_heads=getattr(subject.model, 'num_heads', None),
   )
   logits = np.asarray(subject.logits(params, images))
-  return 'vit_jax, for want of another reader', logits
+  return f'vit_jax (no {why})', logits
+
+
+def with_positions(subject: Subject) -> dict[str, np.ndarray]:
+  """The parameters; elsewhere, fixed positions are among them."""
+  model = subject.model
+  if subject.name != 'vit' or model.pos_embed == 'learned':
+    return subject.params
+  if model.pos_embed == 'sincos2d':
+    table = np.asarray(sincos_2d(subject.grid, width=model.width))
+  else:
+    table = np.zeros((math.prod(subject.grid), model.width), np.float32)
+  before = int(model.pool == 'token')
+  table = np.pad(table, ((before, 0), (0, 0)))[None]  # (1, N, D)
+  return {**subject.params, 'pos_embed': table}
 
 
 def normalized(subject: Subject, images: np.ndarray) -> np.ndarray:

@@ -154,7 +154,6 @@ def hf_config(
   return {
     'architectures': ['ViTForImageClassification'],
     'model_type': 'vit',
-    'problem_type': 'single_label_classification',
     'image_size': height if height == width else [height, width],
     'patch_size': model.patch_size,
     'num_channels': channels,
@@ -167,7 +166,6 @@ def hf_config(
     'qkv_bias': True,
     'hidden_dropout_prob': 0.0,
     'attention_probs_dropout_prob': 0.0,
-    'torch_dtype': 'float32',
     'id2label': {str(i): name for i, name in enumerate(class_names)},
     'label2id': {name: i for i, name in enumerate(class_names)},
   }
@@ -206,7 +204,7 @@ def hf_preprocessor(
 
 
 def _ratio(hidden: int, width: int) -> float:
-  """hidden / width, such that int(ratio * width) is hidden again."""
+  """The ratio hidden / width, such that int(ratio * width) is hidden again."""
   ratio = hidden / width
   return ratio if int(ratio * width) == hidden else (hidden + 0.5) / width
 

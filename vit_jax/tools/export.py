@@ -7,9 +7,9 @@ Everything is in float32.
 """
 
 import argparse
-import json
 import pathlib
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,15 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
   trained = experiment.load(args.workdir, step=args.step)
   # A GPU would round the factors of products otherwise.
   with jax.default_matmul_precision('highest'):
+    images = real_images(trained.run, args.data)
     reader, difference = export(
-      subject(trained),
-      directory,
-      to=args.to,
-      images=real_images(trained.run, args.data),
+      subject(trained), directory, to=args.to, images=images
     )
   print(
-    f'{directory}: step {trained.step:,} as {args.to}. Read by {reader}; the '
-    f'largest difference of the logits is {difference:.1e} of the largest.'
+    f'{directory}: step {trained.step:,} as {args.to}. Read by {reader}, which '
+    f'computes the same logits for {len(images)} images, up to '
+    f'{difference:.1e} of the largest.'
   )
   return 0
 
@@ -140,8 +139,32 @@ def export(
     ValueError: if the target cannot express the model, or the logits differ.
   """
   target = TARGETS[to]
-  directory.mkdir(parents=True, exist_ok=True)
-  target.write(subject, directory)
+  directory.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(
+    prefix='.export-', dir=directory.parent
+  ) as scratch:
+    path = pathlib.Path(scratch)
+    target.write(subject, path)
+    write_facts(subject, path, usage=target.usage)
+    expected = np.asarray(jax.jit(subject.logits)(subject.params, images))
+    reader, logits = target.read(subject, path, images)
+    largest = max(np.abs(expected).max(), 1e-6)  # an untrained head gives 0
+    difference = np.abs(logits - expected).max() / largest
+    if not difference <= TOLERANCE:
+      raise ValueError(
+        f'What {reader} reads computes something else: the logits differ by '
+        f'{difference:.1e} of the largest. Nothing was kept.'
+      )
+    directory.mkdir(exist_ok=True)
+    for file in path.iterdir():
+      file.replace(directory / file.name)
+  return reader, float(difference)
+
+
+def write_facts(
+  subject: Subject, directory: pathlib.Path, *, usage: str
+) -> None:
+  """What a user of any target needs to know."""
   labels = '\n'.join(subject.class_names) + '\n'
   (directory / 'labels.txt').write_text(labels)
   write_json(
@@ -152,16 +175,7 @@ def export(
       'normalize': subject.normalize,
     },
   )
-  (directory / 'README.md').write_text(target.usage + README)
-  expected = np.asarray(jax.jit(subject.logits)(subject.params, images))
-  reader, logits = target.read(subject, directory, images)
-  difference = np.abs(logits - expected).max() / np.abs(expected).max()
-  if not difference <= TOLERANCE:
-    raise ValueError(
-      f'What {reader} reads from {directory} computes something else: the '
-      f'logits differ by {difference:.1e} of the largest.'
-    )
-  return reader, float(difference)
+  (directory / 'README.md').write_text(usage + README)
 
 
 # Ends every README.md.

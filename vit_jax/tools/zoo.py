@@ -3,6 +3,7 @@
 python -m vit_jax.tools.zoo                  all models
 python -m vit_jax.tools.zoo 'vit .*/16'      those that match a pattern
 python -m vit_jax.tools.zoo --table=scaling  table 2 of Scaling ViT, and ours
+python -m vit_jax.tools.zoo --pretrained 'B_16*'  published checkpoints
 """
 
 import argparse
@@ -21,6 +22,7 @@ import rich.table
 
 from vit_jax import models
 from vit_jax.ops import flops
+from vit_jax.pretrained import catalogue
 
 # Classes of JFT-3B, which the models of Scaling ViT were trained on.
 JFT_CLASSES = 29_593
@@ -181,6 +183,39 @@ def sizes_table(pattern: str) -> rich.table.Table:
   return table
 
 
+def pretrained_table(pattern: str) -> rich.table.Table:
+  """Every published checkpoint that the pattern, as of a shell, matches.
+
+  Raises:
+    ValueError: if nothing matches.
+  """
+  found = catalogue.search(pattern)
+  if not found:
+    raise ValueError(
+      f"{pattern!r} matches no published checkpoint: list all with '*'"
+    )
+  table = rich.table.Table(
+    title='For --config.init.params',
+    box=None,
+    caption='px: side of the image; *: published with a head of zeros; top-1: '
+    'as published, on ImageNet-1k, in %',
+  )
+  table.add_column('name', no_wrap=True)
+  table.add_column('variant', no_wrap=True)
+  table.add_column('px', justify='right')
+  table.add_column('labels', no_wrap=True)
+  table.add_column('top-1', justify='right')
+  for entry in found:
+    table.add_row(
+      entry.name,
+      entry.variant,
+      str(entry.preprocessing.size),
+      entry.labels + '*' * entry.zeroed_head,
+      f'{entry.accuracy:.2f}' if entry.accuracy is not None else '',
+    )
+  return table
+
+
 def main(argv: Sequence[str] | None = None) -> None:
   """Prints a table."""
   parser = argparse.ArgumentParser(
@@ -197,10 +232,19 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument(
     '--table', choices=('sizes', 'scaling'), default='sizes', help='which table'
   )
+  parser.add_argument(
+    '--pretrained',
+    metavar='PATTERN',
+    help="published checkpoints instead, by name: '*', 'augreg/*', 'B_16*'",
+  )
   args = parser.parse_args(argv)
+  if args.pretrained is not None and (args.pattern or args.table != 'sizes'):
+    parser.error('--pretrained goes with no other table or pattern')
   if args.table == 'scaling' and args.pattern:
     parser.error('the scaling table takes no pattern')
-  if args.table == 'scaling':
+  if args.pretrained is not None:
+    table = pretrained_table(args.pretrained)
+  elif args.table == 'scaling':
     table = scaling_table()
   else:
     table = sizes_table(args.pattern)

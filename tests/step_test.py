@@ -1,0 +1,309 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optax.contrib
+import pytest
+
+from configs import quickstart
+from vit_jax import data, experiment, optim, sharding
+from vit_jax.step import accumulate, make_init, make_step, moving_average
+
+BATCH_SIZE = 16
+# Drop path and mixing off: a step is then the same however it is computed.
+PLAIN = {'model.drop_path': 0.0, 'objective.mixup': 0.0}
+# Two rows a device, so that micro-batches may be split as well.
+MESH_OF_2 = {'mesh.data': 2, 'mesh.fsdp': 1, 'mesh.tensor': 4}
+MESHES = {
+  'one device': {'data': 1, 'devices': 1},
+  'eight devices': {'data': 8, 'devices': 8},
+  'data, fsdp and tensor': {'data': 2, 'fsdp': 2, 'tensor': 2, 'devices': 8},
+}
+
+
+def build(**changes):
+  """The quickstart, shrunk, by SGD: Adam would amplify rounding."""
+  config = quickstart.get_config()
+  values = {
+    'duration': '10 steps',
+    'batch_size': BATCH_SIZE,
+    'data.train': 'digits:train[:64]',
+    'evals.test.data': 'digits:test[:16]',
+    'eval_batch_size': BATCH_SIZE,
+    'model.width': 16,
+    'model.depth': 1,
+    'model.mlp_dim': 32,
+    'model.num_heads': 2,
+    'optim': {'name': 'sgd', 'learning_rate': 0.5, 'clip_norm': 1.0}
+    | {'schedule': {'name': 'constant'}},
+    # One process must not split its batch over devices before it is asked to.
+    'mesh.data': 8,
+  }
+  for key, value in (values | changes).items():
+    *parents, name = key.split('.')
+    node = functools.reduce(getattr, parents, config)
+    node[name] = value
+  return experiment.build(config.to_dict())
+
+
+@functools.cache
+def digits():
+  source = data.open('digits:train[:64]')
+  batches = data.one_pass(
+    source, data.build_transforms([]), batch_size=BATCH_SIZE, num_threads=0
+  )
+  return next(iter(batches))
+
+
+def first_state(built):
+  """A state with a random head: at zero, nothing else would get a gradient."""
+  ts = jax.device_get(jax.jit(make_init(built))())
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), ts.params
+  )
+  return ts._replace(
+    params=params, ema=None if ts.ema is None else jax.tree.map(np.copy, params)
+  )
+
+
+def take(built, *, ts=None, batch=None):
+  """One step; the state after it, and the metrics."""
+  ts = first_state(built) if ts is None else ts
+  batch = digits() if batch is None else batch
+  return jax.device_get(jax.jit(make_step(built))(ts, batch))
+
+
+def assert_close(actual, expected, *, rtol=1e-5):
+  def check(path, a, b):
+    scale = np.abs(b).max() if np.size(b) else 0
+    np.testing.assert_allclose(
+      a, b, rtol=rtol, atol=rtol * scale, err_msg=jax.tree_util.keystr(path)
+    )
+
+  jax.tree.map_with_path(check, actual, expected)
+
+
+def moved(before, after):
+  """Names of the parameters that changed."""
+  old, new = (dict(jax.tree.leaves_with_path(x)) for x in (before, after))
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/')
+    for path in old
+    if not np.array_equal(old[path], new[path])
+  }
+
+
+@functools.cache
+def everywhere():
+  """The same step of the same experiment on each of the meshes."""
+  built, results = build(), {}
+  for name, axes in MESHES.items():
+    devices = jax.devices()[: axes['devices']]
+    mesh = sharding.make_mesh(**{**axes, 'devices': devices})
+    on_mesh = built._replace(mesh=mesh)
+    ts = first_state(on_mesh)
+    ts = jax.device_put(ts, sharding.infer(ts, mesh))
+    batch = sharding.put(digits(), mesh)
+    results[name] = jax.jit(make_step(on_mesh))(ts, batch)
+  return results
+
+
+@pytest.mark.parametrize('mesh', list(MESHES)[1:])
+def test_a_step_is_the_same_on_any_mesh(mesh):
+  (expected, expected_scalars) = everywhere()['one device']
+  (actual, scalars) = everywhere()[mesh]
+  assert len(expected.params['head']['kernel'].devices()) == 1
+  assert len(actual.params['head']['kernel'].devices()) == 8
+  assert_close(jax.device_get(scalars), jax.device_get(expected_scalars))
+  assert_close(jax.device_get(actual), jax.device_get(expected))
+  assert scalars['grad_norm'] > 0.1
+
+
+def test_parameters_and_momenta_stay_split():
+  ts, _ = everywhere()['data, fsdp and tensor']
+  kernel = ts.params['block_0']['mlp']['fc1']['kernel']
+  assert kernel.sharding.shard_shape(kernel.shape) == (8, 16)
+  shapes = [
+    x.sharding.shard_shape(x.shape)
+    for x in jax.tree.leaves(ts.opt_state)
+    if x.shape == kernel.shape
+  ]
+  assert shapes == [(8, 16)]
+
+
+def test_every_parameter_moves():
+  built = build()
+  ts = first_state(built)
+  after, scalars = take(built, ts=ts)
+  names = jax.tree.leaves_with_path(ts.params)
+  assert len(moved(ts.params, after.params)) == len(names)
+  assert after.step == 1
+  assert scalars.keys() == {'loss', 'accuracy', 'grad_norm', 'learning_rate'}
+  assert scalars['learning_rate'] == np.float32(0.5)
+
+
+@pytest.mark.parametrize('parts', [2, 4])
+def test_micro_batches_equal_one_batch(parts):
+  whole, parted = build(**PLAIN), build(**PLAIN, accumulate=parts, **MESH_OF_2)
+  ts = first_state(whole)
+  assert_close(take(parted, ts=ts), take(whole, ts=ts))
+
+
+def test_each_micro_batch_draws_its_own_numbers_and_sees_its_own_rows():
+  def grad_fn(params, state, batch, rng):
+    count = state['count']
+    state = {
+      'count': count + 1,
+      'drawn': state['drawn'].at[count].set(jax.random.uniform(rng)),
+      'rows': state['rows'].at[count].set(batch['row']),
+    }
+    mean = batch['row'].mean()
+    return {'kernel': params['kernel'] * mean}, (state, {'loss': mean})
+
+  state = {
+    'count': jnp.int32(0),
+    'drawn': jnp.zeros(4),
+    'rows': jnp.zeros((4, 4)),
+  }
+  grads, (state, scalars) = accumulate(
+    grad_fn,
+    {'kernel': jnp.float32(2)},
+    state,
+    {'row': jnp.arange(16.0)},
+    jax.random.key(0),
+    parts=4,
+  )
+  assert len(set(state['drawn'].tolist())) == 4
+  # Each row once; and 16 rows on 4 devices leave each with one row of a part.
+  assert state['rows'][0].tolist() == [0, 4, 8, 12]
+  assert sorted(state['rows'].ravel().tolist()) == list(range(16))
+  assert grads['kernel'] == 15 and scalars['loss'] == 7.5
+
+
+def test_every_step_draws_its_own_numbers():
+  built = build(**{'model.drop_path': 0.5})
+  ts = first_state(built)
+  again, other = ts, ts._replace(step=np.int32(1))
+  first, _ = take(built, ts=ts)
+  np.testing.assert_array_equal(
+    first.params['head']['kernel'],
+    take(built, ts=again)[0].params['head']['kernel'],
+  )
+  assert moved(first.params, take(built, ts=other)[0].params)
+
+
+@pytest.mark.parametrize(
+  ('step', 'decay'), [(0, 1 / 10), (8, 9 / 18), (10_000, 0.9)]
+)
+def test_the_average_follows_faster_early_on(step, decay):
+  ema, params = {'x': jnp.array([1.0, 2.0])}, {'x': jnp.array([3.0, -2.0])}
+  new = moving_average(ema, params, jnp.int32(step), decay=0.9)
+  expected = decay * ema['x'] + (1 - decay) * params['x']
+  np.testing.assert_allclose(new['x'], expected, rtol=1e-6)
+
+
+def test_the_average_is_of_the_new_parameters():
+  built = build(ema=0.9)
+  ts = first_state(built)
+  after, _ = take(built, ts=ts)
+  expected = jax.tree.map(
+    lambda a, b: 0.1 * a + 0.9 * b, ts.ema, after.params
+  )
+  assert_close(after.ema, expected)
+
+
+def test_without_a_decay_there_is_no_average():
+  built = build(ema=0.0)
+  after, _ = take(built)
+  assert first_state(built).ema is None and after.ema is None
+
+
+def with_sam(built, *, rho):
+  tx = optax.contrib.sam(
+    built.optimizer.tx,
+    optax.chain(optax.contrib.normalize(), optax.sgd(rho)),
+    opaque_mode=True,
+  )
+  return built._replace(optimizer=built.optimizer._replace(tx=tx))
+
+
+@pytest.mark.parametrize('parts', [1, 2])
+def test_sam_asks_for_a_second_gradient_and_is_its_base_at_rho_0(parts):
+  # Drop path and mixup on: both gradients must draw the same numbers.
+  built = build(accumulate=parts, ema=0.0, **MESH_OF_2)
+  params = first_state(built).params
+  plain, _ = take(built, ts=first_state(built))
+  same, there = (
+    take(sam, ts=first_state(sam)._replace(params=params))[0]
+    for sam in (with_sam(built, rho=0.0), with_sam(built, rho=0.1))
+  )
+  assert_close(same.params, plain.params)
+  difference = jax.tree.map(lambda a, b: a - b, there.params, plain.params)
+  assert optax.tree.norm(difference) > 1e-3
+
+
+def test_the_objective_has_a_word_after_each_step():
+  built = build()
+  after_step = lambda params, state, step: {
+    'bias': params['head']['bias'],
+    'step': step,
+  }
+  built = built._replace(
+    objective=built.objective._replace(after_step=after_step)
+  )
+  ts, _ = take(built)
+  np.testing.assert_array_equal(ts.state['bias'], ts.params['head']['bias'])
+  assert ts.state['step'] == 0 and ts.step == 1
+
+
+def test_frozen_parameters_do_not_move():
+  optimizer = {'name': 'adamw', 'learning_rate': 0.1, 'weight_decay': 0.1}
+  frozen = (('(patch_embed|block_0)/.*', 0.0), ('.*', 1.0))
+  built = build(optim=optimizer | {'learning_rate_mults': frozen})
+  ts = first_state(built)
+  after, _ = take(built, ts=ts)
+  names = moved(ts.params, after.params)
+  assert {name.split('/')[0] for name in names} == {
+    *('pos_embed', 'norm', 'head'),
+  }
+
+
+@pytest.mark.parametrize('parts', [1, 2])
+def test_bfloat16_ends_before_the_gradients(parts):
+  built = build(dtype='bfloat16', accumulate=parts, **MESH_OF_2)
+  seen = []
+
+  def update(grads, state, params=None, **_):
+    seen.extend(x.dtype for x in jax.tree.leaves((grads, params)))
+    return grads, state
+
+  tx = optax.GradientTransformationExtraArgs(lambda params: (), update)
+  built = built._replace(
+    optimizer=optim.Optimizer(tx, built.optimizer.learning_rate)
+  )
+  ts = jax.eval_shape(make_init(built))
+  after, scalars = jax.eval_shape(make_step(built), ts, digits())
+  assert set(seen) == {jnp.dtype('float32')}
+  assert {x.dtype for x in jax.tree.leaves((after.params, after.ema))} == {
+    jnp.dtype('float32')
+  }
+  assert scalars['loss'].dtype == jnp.float32
+
+
+def test_bfloat16_is_what_the_model_computes_in():
+  built = build(dtype='bfloat16')
+  rounded, exact = take(built)[1]['loss'], take(build())[1]['loss']
+  assert rounded != exact
+  assert rounded == pytest.approx(exact, rel=0.02)
+
+
+def test_the_first_state_follows_the_seed():
+  one, same, other = (
+    jax.jit(make_init(build(seed=seed)))().params['block_0']
+    for seed in (0, 0, 1)
+  )
+  assert not moved(one, same)
+  assert moved(one, other)
