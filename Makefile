@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow test-parity test-gpu lint format lock clean
+.PHONY: quickstart test test-slow test-parity lint types format lock clean
 
 quickstart: .venv/ready
 	$(BIN)/python -m vit_jax.main --config=configs/quickstart.py
@@ -16,13 +16,13 @@ test-slow: .venv/test-ready
 test-parity: .venv/parity-ready
 	$(BIN)/python -m pytest -m parity
 
-test-gpu: .venv/test-ready
-	$(BIN)/python -m pytest -m gpu
-
 lint: .venv/test-ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright
+
+types: .venv/test-ready
+	$(BIN)/python -m pip install 'pyright>=1.1.414,<1.2'
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: .venv/test-ready
 	$(BIN)/ruff check --fix

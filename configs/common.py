@@ -117,7 +117,7 @@ def parse(arg: str | None, *names: str, **defaults: Any) -> dict[str, Any]:
     if key not in known:
       raise ValueError(f'Unknown {key!r} in {arg!r}; there are {known}.')
     if key in defaults and not isinstance(defaults[key], str):
-      value = type(defaults[key])(value)
+      value = _convert(value, like=defaults[key], key=key)
     values[key] = value
   missing = [name for name in names if name not in values]
   if missing:
@@ -125,6 +125,14 @@ def parse(arg: str | None, *names: str, **defaults: Any) -> dict[str, Any]:
       f'{missing[0]!r} is missing: write --config=FILE.py:{",".join(names)}'
     )
   return values
+
+
+def _convert(text: str, *, like: Any, key: str) -> Any:
+  try:
+    return type(like)(text)
+  except ValueError as error:
+    kind = type(like).__name__
+    raise ValueError(f'{key}={text!r} is no {kind}, such as {like}.') from error
 
 
 def variant(name: str) -> str:

@@ -175,12 +175,3 @@ def test_wandb_gets_every_row_and_the_config(tmp_path, monkeypatch):
   ) as writer:
     writer.scalars(1, {'train/loss': 1.0})
   assert calls == [{'seed': 0}, (1, {'train/loss': 1.0}), 'finished']
-
-
-def test_the_summary_names_the_results_and_the_next_commands(tmp_path):
-  with metrics.Writer(tmp_path, first_step=0, total_steps=1) as writer:
-    writer.scalars(1, {'test/accuracy': 0.98765, 'step_seconds': 0.1})
-  text = metrics.summary(tmp_path)
-  assert 'test/accuracy 0.9877' in text
-  assert 'step_seconds' not in text
-  assert f'vit_jax.tools.predict --workdir={tmp_path}' in text

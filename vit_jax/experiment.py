@@ -248,10 +248,8 @@ def make_predict(config: Config, objective: Objective) -> Predict:
 
   def predict(params, state, batch):
     image = augment.normalize(batch['image'], **config['normalize'])
-    dtype = config['dtype']
-    output = objective.predict(
-      cast(params, dtype), state, cast({**batch, 'image': image}, dtype)
-    )
+    params, image = cast((params, image), config['dtype'])
+    output = objective.predict(params, state, {**batch, 'image': image})
     return cast(output, 'float32')
 
   return predict
@@ -270,6 +268,7 @@ def load(workdir: str | pathlib.Path, *, step: int | None = None) -> Trained:
   Raises:
     ValueError: if there is no run, or no such checkpoint.
   """
+  workdir = pathlib.Path(workdir)
   run = checkpoint.read_run(workdir)
   step, model = checkpoint.read_model(workdir, step=step)
   config = run['config']

@@ -72,8 +72,8 @@ def make_step(
     image = augment.normalize(image, **config['normalize'])
     # The only decision on dtype: activations follow it, the parameters that
     # the optimiser moves stay float32.
-    params, batch = cast((params, {**batch, 'image': image}), config['dtype'])
-    return objective.loss(params, state, batch, rng)
+    params, image = cast((params, image), config['dtype'])
+    return objective.loss(params, state, {**batch, 'image': image}, rng)
 
   def gradients(params, state, batch, rng):
     grad_fn = jax.grad(loss_fn, has_aux=True)

@@ -83,7 +83,10 @@ def loop(
       **config['loader'],
     )
   )
-  train_step = jax.jit(make_step(experiment), donate_argnums=0)
+  place = jax.tree.map(lambda x: x.sharding, ts)
+  train_step = jax.jit(
+    make_step(experiment), donate_argnums=0, out_shardings=(place, None)
+  )
   clock = metrics.Clock(experiment.flops, config['batch_size'])
   running = collections.deque()
 

@@ -27,8 +27,7 @@ def rows(batch, start, stop=None):
 
 def joined(*batches):
   return {
-    key: np.concatenate([batch[key] for batch in batches])
-    for key in batches[0]
+    key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]
   }
 
 
@@ -159,8 +158,6 @@ def test_unknown_names_are_answered_by_the_known():
   with pytest.raises(ValueError, match="'clasification'.*'classification'"):
     evaluators.build('clasification', predict=predict, batches=list)
   with pytest.raises(ValueError, match="'bins'.*num_bins"):
-    evaluators.build(
-      'classification', predict=predict, batches=list, bins=3
-    )
+    evaluators.build('classification', predict=predict, batches=list, bins=3)
   with pytest.raises(ValueError, match="'hinge'.*softmax"):
     run(examples(), loss='hinge')

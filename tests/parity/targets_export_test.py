@@ -12,7 +12,7 @@ from vit_jax import models
 from vit_jax.ops import augment
 from vit_jax.pretrained import torch_names
 from vit_jax.pretrained.targets import Subject
-from vit_jax.tools.export import export
+from vit_jax.tools.export import export, with_positions
 
 pytestmark = pytest.mark.parity
 
@@ -55,12 +55,12 @@ def make_subject(options, *, size=SIZE, preprocess=()):
     )
 
   uint8 = jax.ShapeDtypeStruct(image.shape, jnp.uint8)
+  grid = jax.eval_shape(output, params, uint8).pyramid[0].shape[1:3]
   return Subject(
     name=options['name'],
     model=model,
-    params=params,
+    params=with_positions(params, model, grid=grid),
     logits=lambda params, image: output(params, jnp.asarray(image)).logits,
-    grid=jax.eval_shape(output, params, uint8).pyramid[0].shape[1:3],
     image_shape=(*size, 3),
     class_names=['ant', 'bee', 'cow', 'dog', 'eel'],
     preprocess=preprocess,

@@ -115,15 +115,21 @@ def test_a_file_that_changed_meanwhile_begins_anew(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('etag', 'said_ranges'), [('', True), ('W/"1"', True), ('"1"', False)]
+  ('etag', 'said_ranges', 'asked'),
+  [
+    ('', True, None),
+    ('W/"1"', True, None),
+    ('"1"', False, 'bytes=100000-'),
+  ],
 )
 def test_a_server_that_cannot_resume_sends_all_again(
-  server, tmp_path, etag, said_ranges
+  server, tmp_path, etag, said_ranges, asked
 ):
   server.etag, server.said_ranges = etag, said_ranges
   server.break_after = 100_000
   path = fetch.fetch(f'{server.url}/a.npz', cache_dir=tmp_path)
   assert path.read_bytes() == CONTENT
+  assert server.requests == [None, asked]
 
 
 def test_a_whole_file_that_was_not_yet_named_is_taken(server, tmp_path):
@@ -222,7 +228,7 @@ def test_every_kind_of_address_leads_to_the_right_place(
 @pytest.mark.parametrize(
   ('address', 'message'),
   [
-    ('ftp://x/y.npz', "cannot fetch 'ftp://x/y.npz'.*https://"),
+    ('ftp://x/y.npz', "Cannot fetch 'ftp://x/y.npz'.*https://"),
     ('hf://timm', 'hf://owner/name'),
     ('gs://my-bucket/x.npz', 'pip install gcsfs'),
   ],
@@ -231,6 +237,13 @@ def test_an_address_of_no_use_is_named(address, message, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'gcsfs', None)
   with pytest.raises(ValueError, match=message):
     fetch.fetch(address, cache_dir=tmp_path)
+
+
+def test_a_query_does_not_hide_the_kind_of_the_file():
+  first, second = (
+    fetch.cached_name(f'https://host/x.npz?version={i}') for i in (1, 2)
+  )
+  assert first != second and first.endswith('-x.npz')
 
 
 def test_the_name_of_a_model_on_the_hub_ends_like_its_file():

@@ -84,7 +84,7 @@ def test_bicubic_gives_the_recorded_values_of_torch():
 
 
 def test_an_unknown_way_to_resample_is_named():
-  with pytest.raises(ValueError, match="'cubic'.*bilinear, bicubic"):
+  with pytest.raises(ValueError, match="'cubic'.*Known: bilinear, bicubic"):
     fitting.resample_grid(array(2, 2, 1), grid=(3, 3), method='cubic')
 
 
@@ -218,11 +218,11 @@ def test_a_slice_of_the_head_keeps_these_classes_in_this_order():
   ('options', 'message'),
   [
     (dict(head='keep'), r'- head/kernel \(16, 9\)\n\+ head/kernel \(16, 5\)'),
-    (dict(head='old'), "unknown head 'old'"),
-    (dict(head='slice'), "classes go with head='slice'"),
-    (dict(classes=(1,)), "classes go with head='slice'"),
+    (dict(head='old'), "Unknown head: 'old'"),
+    (dict(head='slice'), "Classes go with head='slice'"),
+    (dict(classes=(1,)), "Classes go with head='slice'"),
     (dict(head='slice', classes=(1, 2, 3, 4, 9)), 'from 0 to 8'),
-    (dict(resample='cubic'), "unknown resample 'cubic'"),
+    (dict(resample='cubic'), "Unknown resample: 'cubic'"),
   ],
 )
 def test_options_that_do_not_fit_are_named(options, message):
@@ -296,18 +296,18 @@ def mixer(token_dim):
 
 def test_a_larger_mixer_sees_each_part_of_the_image_as_the_small_one_did():
   small, large = mixer(6), mixer(24)
-  loaded = random_params(small, (8, 12))
-  fitted = fit(loaded, random_params(large, (16, 24)), grid=(4, 6))
-  image = array(1, 16, 24, 3)
+  loaded = random_params(small, (12, 8))
+  fitted = fit(loaded, random_params(large, (24, 16)), grid=(6, 4))
+  image = array(1, 24, 16, 3)
   parts = np.concatenate(
-    [image[:, y : y + 8, x : x + 12] for y in (0, 8) for x in (0, 12)]
+    [image[:, y : y + 12, x : x + 8] for y in (0, 12) for x in (0, 8)]
   )
   whole = large.apply({'params': unflatten(fitted)}, jnp.asarray(image))
   each = small.apply({'params': unflatten(loaded)}, jnp.asarray(parts))
   maps, map_of_parts = whole.pyramid[0], each.pyramid[0]
-  np.testing.assert_allclose(maps[0, :2, :3], map_of_parts[0], atol=2e-4)
-  np.testing.assert_allclose(maps[0, :2, 3:], map_of_parts[1], atol=2e-4)
-  np.testing.assert_allclose(maps[0, 2:, :3], map_of_parts[2], atol=2e-4)
+  np.testing.assert_allclose(maps[0, :3, :2], map_of_parts[0], atol=2e-4)
+  np.testing.assert_allclose(maps[0, :3, 2:], map_of_parts[1], atol=2e-4)
+  np.testing.assert_allclose(maps[0, 3:, :2], map_of_parts[2], atol=2e-4)
 
 
 def test_a_larger_mixer_needs_a_wider_token_mixing():

@@ -1,3 +1,5 @@
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,7 +93,7 @@ def test_options_reach_the_fit(tmp_path):
 
 def test_what_does_not_fit_names_the_file(tmp_path):
   source = save_npz(tmp_path / 'x.npz', random_params(make(depth=3)))
-  with pytest.raises(ValueError, match=r'x\.npz: the checkpoint does not fit'):
+  with pytest.raises(ValueError, match=r'x\.npz: The checkpoint does not fit'):
     pretrained.initialize(random_params(make()), source=source, grid=(2, 2))
 
 
@@ -103,7 +105,7 @@ def fetched(monkeypatch, tmp_path):
 
   def take(address, *, cache_dir=None):
     addresses.append((address, cache_dir))
-    return path
+    return pathlib.Path(path)
 
   monkeypatch.setattr(fetch, 'fetch', take)
   return addresses
@@ -151,7 +153,7 @@ def test_a_file_that_is_not_there_says_where_files_are(source):
 
 
 def test_a_name_that_is_not_known_says_the_nearest():
-  with pytest.raises(ValueError, match="did you mean.*'augreg/S_16'"):
+  with pytest.raises(ValueError, match="Did you mean.*'augreg/S_16'"):
     pretrained.initialize({}, source='augreg/S16', grid=(2, 2))
 
 

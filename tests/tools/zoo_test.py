@@ -74,3 +74,21 @@ def test_the_scaling_table_prints_paper_and_ours(capsys):
 def test_the_scaling_table_takes_no_pattern():
   with pytest.raises(SystemExit):
     zoo.main(['vit', '--table=scaling'])
+
+
+def test_published_checkpoints_are_listed_by_a_pattern(capsys):
+  zoo.main(['--pretrained', 'B_16*'])
+  out = capsys.readouterr().out
+  assert 'augreg/B_16-imagenet2012-384' in out and '85.49' in out
+  assert 'imagenet21k*' in out  # of zeroed heads
+  assert 'B_32' not in out
+
+
+def test_a_pattern_without_published_checkpoints_is_named():
+  with pytest.raises(ValueError, match="'X_1' matches no published"):
+    zoo.main(['--pretrained', 'X_1'])
+
+
+def test_published_checkpoints_are_a_table_of_their_own():
+  with pytest.raises(SystemExit):
+    zoo.main(['--pretrained', '*', '--table=scaling'])

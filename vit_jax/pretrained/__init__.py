@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.pretrained import catalogue, fetch, files, fit, google_npz
+from vit_jax.pretrained import (
+  catalogue,
+  fetch,
+  files,
+  fit,
+  google_npz,
+  torch_names,
+)
 
 Flat = dict[str, np.ndarray]
 
@@ -82,16 +89,16 @@ def locate(
   path = pathlib.Path(source).expanduser()
   if path.is_file():
     return path
-  entry = catalogue.get(source)
+  entry = catalogue.look_up(source)
   is_path = source.startswith(('/', '.', '~')) or path.suffix in files.READERS
   if '://' in source:
     address = source
   elif entry is None and is_path:
     raise ValueError(
-      f'there is no file {source}. Google publishes its checkpoints at '
+      f'There is no file {source}. Google publishes its checkpoints at '
       f'{catalogue.PUBLISHED}; list them with `python -m vit_jax.tools.zoo '
       "--pretrained '*'`, and give a name from that list, or a path: "
-      '--config.init.params=/path/to/file.npz'
+      '--config.init.params=/path/to/file.npz.'
     )
   else:
     entry = entry or catalogue.find(source)
@@ -107,7 +114,7 @@ def locate(
   except ValueError as error:
     raise ValueError(
       f'{error} A local copy is used with '
-      '--config.init.params=/path/to/its/file'
+      '--config.init.params=/path/to/its/file.'
     ) from error
 
 
@@ -119,8 +126,6 @@ def to_ours(foreign: Flat, *, num_heads: int | None = None) -> Flat:
   """
   if google_npz.is_google(foreign):
     return google_npz.to_ours(foreign)
-  from vit_jax.pretrained import torch_names
-
   ours = torch_names.to_ours(foreign, num_heads=num_heads)
   return _with_class_position(ours)
 

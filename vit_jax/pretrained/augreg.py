@@ -58,7 +58,7 @@ class Name(NamedTuple):
       raise ValueError(
         f'{base!r} is not a file name of AugReg, such as '
         "'B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0' with, if "
-        "fine-tuned, '--imagenet2012-steps_20k-lr_0.03-res_384' behind it"
+        "fine-tuned, '--imagenet2012-steps_20k-lr_0.03-res_384' behind it."
       )
     return cls(**match.groupdict())
 
@@ -146,7 +146,7 @@ def read_index(path: str | pathlib.Path) -> list[dict[str, str]]:
   if missing := needed - set(reader.fieldnames or ()):
     raise ValueError(
       f'{path} is not the index of AugReg: it has no column '
-      f'{", ".join(sorted(missing))}'
+      f'{", ".join(sorted(missing))}.'
     )
   return rows
 
@@ -174,8 +174,8 @@ def best(
   ]
   if not found:
     raise ValueError(
-      f'the index has no model {size!r} pre-trained on {dataset!r}: sizes are '
-      f'{", ".join(VARIANTS)}; data sets i1k, i21k and i21k_30'
+      f'The index has no model {size!r} pre-trained on {dataset!r}: sizes are '
+      f'{", ".join(VARIANTS)}; data sets i1k, i21k and i21k_30.'
     )
   chosen = max(found, key=lambda row: float(row['final_val']))
   return Name.parse(chosen['filename'])

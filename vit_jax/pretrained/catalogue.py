@@ -90,7 +90,7 @@ class Entry(NamedTuple):
   zeroed_head: bool = False
 
 
-def get(name: str) -> Entry | None:
+def look_up(name: str) -> Entry | None:
   """The entry of a name, or of a file name of AugReg; None if there is none."""
   if name in entries():
     return entries()[name]
@@ -106,12 +106,12 @@ def find(name: str) -> Entry:
   Raises:
     ValueError: if there is none; it names the nearest.
   """
-  if (entry := get(name)) is not None:
+  if (entry := look_up(name)) is not None:
     return entry
   near = difflib.get_close_matches(name, entries(), n=3, cutoff=0.4)
-  hint = f'did you mean {" or ".join(map(repr, near))}? ' if near else ''
+  hint = f'Did you mean {" or ".join(map(repr, near))}? ' if near else ''
   raise ValueError(
-    f'unknown checkpoint {name!r}: {hint}List them with `python -m '
+    f'Unknown checkpoint: {name!r}. {hint}List them with `python -m '
     "vit_jax.tools.zoo --pretrained '*'`; a path or an address is good too."
   )
 
@@ -155,7 +155,8 @@ def class_names(labels: str) -> tuple[str, ...]:
   if not path.is_file():
     known = sorted(path.stem for path in path.parent.glob('*.txt'))
     raise ValueError(
-      f'no class names of {labels!r} here: known are {", ".join(known)}'
+      f'There are no class names of {labels!r} here; known are '
+      f'{", ".join(known)}.'
     )
   lines = path.read_text().splitlines()
   return tuple(line.split('\t')[-1] for line in lines)

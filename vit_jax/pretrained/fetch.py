@@ -12,7 +12,6 @@ import http.client
 import os
 import pathlib
 import re
-import shutil
 import time
 import urllib.error
 import urllib.parse
@@ -66,7 +65,9 @@ def fetch(
 def cached_name(address: str) -> str:
   """The name in the cache: no two addresses share it."""
   address = _full(address)
-  base = re.sub(r'[^\w.+-]', '_', address.rsplit('/', 1)[-1])
+  # Without a query behind it, which would hide how the file's name ends.
+  base = address.partition('?')[0].rsplit('/', 1)[-1]
+  base = re.sub(r'[^\w.+-]', '_', base)
   return f'{hashlib.sha256(address.encode()).hexdigest()[:16]}-{base[-150:]}'
 
 
@@ -77,7 +78,7 @@ def _full(address: str) -> str:
   owner, _, rest = address.removeprefix('hf://').partition('/')
   name, _, file = rest.partition('/')
   if not owner or not name:
-    raise ValueError(f'{address!r} is not of the form hf://owner/name[/file]')
+    raise ValueError(f'{address!r} is not of the form hf://owner/name[/file].')
   return f'hf://{owner}/{name}/{file or "model.safetensors"}'
 
 
@@ -92,8 +93,8 @@ def _url(address: str) -> str | None:
     return 'https://storage.googleapis.com/' + urllib.parse.quote(rest)
   if scheme != 'hf':
     raise ValueError(
-      f'cannot fetch {address!r}: an address begins with one of '
-      f'{", ".join(f"{known}://" for known in SCHEMES)}'
+      f'Cannot fetch {address!r}: an address begins with one of '
+      f'{", ".join(f"{known}://" for known in SCHEMES)}.'
     )
   owner, name, file = _full(address).removeprefix('hf://').split('/', 2)
   return f'https://huggingface.co/{owner}/{name}/resolve/main/{file}'
@@ -145,7 +146,7 @@ def _finish(
       files.refuse_html(partial)
     except ValueError as error:
       raise ValueError(
-        f'{address} answers with a web page, not with a file: check the address'
+        f'{address} answers with a web page, not a file: check the address.'
       ) from error
   except ValueError:
     _forget(partial)
@@ -162,6 +163,7 @@ def _forget(partial: pathlib.Path) -> None:
 
 def _download(url: str, partial: pathlib.Path) -> None:
   """Fetches a file with several tries, each from where the last one ended."""
+  problem: Exception | None = None
   for attempt in range(_TRIES):
     try:
       return _transfer(url, partial)
@@ -171,9 +173,9 @@ def _download(url: str, partial: pathlib.Path) -> None:
       elif error.code < 500:
         raise ValueError(
           f'{url} answers {error.code} {error.reason}: check the address, or '
-          'download the file by other means and give the path of your copy'
+          'download the file by other means and give the path of your copy.'
         ) from error
-      problem: Exception = error
+      problem = error
     except (OSError, http.client.HTTPException) as error:
       problem = error
     if attempt + 1 < _TRIES:
@@ -202,7 +204,7 @@ def _transfer(url: str, partial: pathlib.Path) -> None:
     tag = response.headers['ETag'] or response.headers['Last-Modified']
     if response.headers.get_content_type() == 'text/html':
       raise ValueError(
-        f'{url} answers with a web page, not with a file: check the address'
+        f'{url} answers with a web page, not a file: check the address.'
       )
     if tag and not tag.startswith('W/'):  # a weak one proves nothing
       version.write_text(tag)
@@ -233,16 +235,16 @@ def _copy_bucket(address: str, partial: pathlib.Path) -> None:
   """Fetches a file of a private bucket with the user's credentials."""
   try:
     import fsspec
-    import gcsfs  # noqa: F401
+
+    bucket = fsspec.filesystem('gs')
   except ImportError as error:
     raise ValueError(
       f'{address} is not in a public bucket, for which gcsfs is needed: pip '
       'install gcsfs; or copy the file with gsutil and give the path of your '
-      'copy'
+      'copy.'
     ) from error
   try:
-    with fsspec.open(address, 'rb') as source, partial.open('wb') as file:
-      shutil.copyfileobj(source, file, _PIECE)
+    bucket.get_file(address, str(partial))
   except Exception as error:  # gcsfs raises errors of many kinds
     _forget(partial)
     raise ValueError(

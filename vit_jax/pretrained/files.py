@@ -29,11 +29,11 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """
   path = pathlib.Path(path)
   if not path.is_file():
-    raise ValueError(f'there is no file {path}: check the path')
+    raise ValueError(f'There is no file {path}. Check the path.')
   if path.suffix not in READERS:
     raise ValueError(
       f'{path}: parameters are read from files that end in {_FORMATS}, not '
-      f'in {path.suffix!r}'
+      f'in {path.suffix!r}.'
     )
   refuse_html(path)
   arrays = READERS[path.suffix](path)
@@ -108,12 +108,12 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
       f'says: {str(error).splitlines()[0] if str(error) else error!r}'
     ) from error
   for wrapper in ('model', 'state_dict'):
-    if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+    if isinstance(content, dict) and wrapper in content:
       content = content[wrapper]
   if not isinstance(content, dict):
     raise ValueError(
       f'{path} holds a {type(content).__name__}, not arrays by name: save a '
-      'state_dict()'
+      'state_dict().'
     )
   return {
     name: (x.float() if x.is_floating_point() else x).numpy()

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from vit_jax.lookup import choose, unknown
+
 HEADS = ('auto', 'new', 'keep', 'slice')
 _LINES = 40  # of a diff, before it is cut short
 
@@ -89,7 +91,7 @@ def check_same(
   more = len(lines) - _LINES
   shown = lines[:_LINES] + ([f'... and {more} lines more'] if more > 0 else [])
   raise ValueError(
-    'the checkpoint does not fit the model. Choose the variant, and the '
+    'The checkpoint does not fit the model. Choose the variant, and the '
     'options, that it was made with (- checkpoint, + model):\n'
     + '\n'.join(shown)
   )
@@ -110,12 +112,9 @@ def resample_grid(
   Raises:
     ValueError: if the method is unknown.
   """
-  if method not in _METHODS:
-    raise ValueError(
-      f'unknown resample {method!r}: choose one of {", ".join(_METHODS)}'
-    )
+  weights = choose(_METHODS, word=method, kind='resample')
   h, w, _ = table.shape
-  rows, columns = (_METHODS[method](*x) for x in ((h, grid[0]), (w, grid[1])))
+  rows, columns = (weights(*x) for x in ((h, grid[0]), (w, grid[1])))
   new = np.einsum('yh,xw,hwd->yxd', rows, columns, table.astype(np.float64))
   return new.astype(table.dtype)
 
@@ -209,17 +208,17 @@ def _loaded_grid(number: int, *, grid: Grid, given: Grid | None) -> Grid:
     if math.prod(given) != number:
       raise ValueError(
         f'loaded_grid={tuple(given)} has {math.prod(given)} positions, and the '
-        f'checkpoint has {number}, besides that of a class token'
+        f'checkpoint has {number}, besides that of a class token.'
       )
-    return tuple(given)
+    return given[0], given[1]
   same = number == math.prod(grid)
   if same and (grid[0] == grid[1] or side * side != number):
-    return tuple(grid)
+    return grid[0], grid[1]
   if same or side * side != number:
     raise ValueError(
-      f'the checkpoint has {number} position embeddings, and the model a grid '
+      f'The checkpoint has {number} position embeddings, and the model a grid '
       f'of {grid[0]}x{grid[1]}: give loaded_grid=(h, w), the number of patches '
-      'along height and width of the images that the checkpoint was trained on'
+      'along height and width of the images that the checkpoint was trained on.'
     )
   return side, side
 
@@ -239,9 +238,9 @@ def _fit_token_mixing(
     return
   if new_m != m * factor**2:
     raise ValueError(
-      f'a Mixer for images {factor} times as large needs a token mixing '
+      f'A Mixer for images {factor} times as large needs a token mixing '
       f'{factor**2} times as wide: set token_dim={m * factor**2}, not {new_m} '
-      '(MLP-Mixer, appendix C)'
+      '(MLP-Mixer, appendix C).'
     )
   for name in [name for name in fitted if '/token_mlp/' in name]:
     fitted[name] = expand_token_mixing(
@@ -258,11 +257,11 @@ def _fit_head(
 ) -> None:
   """Takes the head from where the option says."""
   if head not in HEADS:
-    raise ValueError(f'unknown head {head!r}: choose one of {", ".join(HEADS)}')
+    raise unknown(head, known=HEADS, kind='head')
   if (head == 'slice') != (len(classes) > 0):
     raise ValueError(
-      f"classes go with head='slice' and only with it; here head={head!r} and "
-      f'there are {len(classes)} classes'
+      f"Classes go with head='slice' and only with it; here head={head!r} and "
+      f'there are {len(classes)} classes.'
     )
   before = [k for k in fitted if k.startswith('pre_logits/')]
   left_out = before and not any(k in initial for k in before)
@@ -276,9 +275,10 @@ def _fit_head(
     raise ValueError(
       f'head={head!r}, but the head of this checkpoint reads a layer before it '
       'that the model lacks: set representation_size='
-      f'{old["head/kernel"].shape[0] if old else "..."} in the model'
+      f'{old["head/kernel"].shape[0] if old else "..."} in the model.'
     )
-  if head in ('keep', 'slice') and not np.any(old.get('head/kernel', 0)):
+  dead = 'head/kernel' not in old or not old['head/kernel'].any()
+  if head in ('keep', 'slice') and dead:
     raise ValueError(
       f'head={head!r}, but the head of this checkpoint is zeros, as published, '
       "or missing: it cannot classify. Use head='new' and train it, or a "
@@ -288,8 +288,8 @@ def _fit_head(
     number = old['head/kernel'].shape[-1]
     if min(classes) < 0 or max(classes) >= number:
       raise ValueError(
-        f'classes go from 0 to {number - 1}, not from {min(classes)} to '
-        f'{max(classes)}'
+        f'Classes go from 0 to {number - 1}, not from {min(classes)} to '
+        f'{max(classes)}.'
       )
     old = {name: x[..., list(classes)] for name, x in old.items()}
   same = {k: v.shape for k, v in old.items()} == {

@@ -156,7 +156,7 @@ def to_ours(foreign: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
       ours[target] = x
   if unknown:
     raise ValueError(
-      'these parameters have no place in a ViT, hybrid or Mixer: '
+      'These parameters have no place in a ViT, hybrid or Mixer: '
       f'{", ".join(sorted(unknown))}. Is this a file of another model?'
     )
   return ours
@@ -189,8 +189,8 @@ def from_ours(ours: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
       unknown.append(name)
   if unknown:
     raise ValueError(
-      'the layout of google-research/vision_transformer has no place for '
-      f'{", ".join(sorted(unknown))}: choose another format'
+      'The layout of google-research/vision_transformer has no place for '
+      f'{", ".join(sorted(unknown))}: choose another format.'
     )
   return foreign
 
@@ -218,7 +218,7 @@ def _select(foreign: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
       }
   some = ', '.join(sorted(foreign)[:5])
   raise ValueError(
-    'no ViT, hybrid or Mixer of Google: expected a parameter '
+    'This is no ViT, hybrid or Mixer of Google: expected a parameter '
     f'{" or ".join(map(repr, _ROOTS))}, found {some}, ...'
   )
 
@@ -291,7 +291,7 @@ def _fuse(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         continue
       if missing := [piece for piece in pieces if piece not in arrays]:
         raise ValueError(
-          f'the checkpoint is incomplete: it lacks {", ".join(missing)}'
+          f'The checkpoint is incomplete: it lacks {", ".join(missing)}.'
         )
       found = [arrays.pop(piece) for piece in pieces]
       fused = found[0] if len(found) == 1 else np.stack(found, axis=-3)

@@ -47,17 +47,17 @@ def build(
   (batch,) = jax.export.symbolic_shape('batch')
   image = jax.ShapeDtypeStruct((batch, *image_shape), jnp.uint8)
   closed = jax.make_jaxpr(function)(image)
+  (_, *classes) = closed.out_avals[0].shape
   graph = _Graph()
   (logits,) = _trace(graph, closed.jaxpr, closed.consts, ['image'])
   graph.nodes.append(onnx.helper.make_node('Identity', [logits], ['logits']))
-  shape = closed.out_avals[0].shape
   port = onnx.helper.make_tensor_value_info
   model = onnx.helper.make_model(
     onnx.helper.make_graph(
       graph.used_nodes('logits'),
       'vit_jax',
       [port('image', onnx.TensorProto.UINT8, ('batch', *image_shape))],
-      [port('logits', onnx.TensorProto.FLOAT, ('batch', *shape[1:]))],
+      [port('logits', onnx.TensorProto.FLOAT, ('batch', *classes))],
       graph.used_constants('logits'),
     ),
     opset_imports=[onnx.helper.make_opsetid('', OPSET)],
@@ -183,29 +183,13 @@ def _node(graph: _Graph, eqn: Any, *values: Value, op: str) -> str:
   return graph.add(op, *values)
 
 
-def _same(graph: _Graph, eqn: Any, value: Value) -> Value:
-  return value
-
-
 def _reshape(graph: _Graph, eqn: Any, value: Value) -> Value:
   return graph.reshape(value, eqn.outvars[0].aval.shape)
-
-
-def _transpose(graph: _Graph, eqn: Any, value: Value) -> Value:
-  return graph.transpose(value, eqn.params['permutation'])
 
 
 def _cast(graph: _Graph, eqn: Any, value: Value) -> str:
   kind = onnx.helper.np_dtype_to_tensor_dtype(eqn.outvars[0].aval.dtype)
   return graph.add('Cast', value, to=kind)
-
-
-def _rsqrt(graph: _Graph, eqn: Any, value: Value) -> str:
-  return graph.add('Reciprocal', graph.add('Sqrt', value))
-
-
-def _square(graph: _Graph, eqn: Any, value: Value) -> str:
-  return graph.add('Mul', value, value)
 
 
 def _integer_pow(graph: _Graph, eqn: Any, value: Value) -> str:
@@ -248,35 +232,33 @@ def _broadcast(graph: _Graph, eqn: Any, value: Value) -> Value:
 
 def _slice(graph: _Graph, eqn: Any, value: Value) -> str:
   starts, ends = eqn.params['start_indices'], eqn.params['limit_indices']
-  return _cut(graph, eqn, value, starts, ends, eqn.params['strides'])
+  return _cut(graph, value, starts, ends, eqn.params['strides'])
 
 
 def _gather(graph: _Graph, eqn: Any, value: Value, index: Value) -> Value:
-  """Known places: one slice, `x[:, 0]`, or some of one axis, `x[:, ::2]`."""
+  """Known places: one slice, `x[:, 0]`, or several, `x[:, ::2, ::2]`."""
   numbers, sizes = eqn.params['dimension_numbers'], eqn.params['slice_sizes']
-  (axis,) = numbers.start_index_map[:1]
-  others = tuple(i for i in range(len(sizes)) if i != axis)
+  axes, kept = numbers.start_index_map, numbers.offset_dims
   if isinstance(index, str):
     raise ValueError('ONNX export knows no indices that depend on the image.')
   if index.ndim == 1:
     starts = [0] * len(sizes)
-    for axis, start in zip(numbers.start_index_map, index, strict=True):
+    for axis, start in zip(axes, index, strict=True):
       starts[axis] = int(start)
     ends = [start + size for start, size in zip(starts, sizes, strict=True)]
-    part = _cut(graph, eqn, value, starts, ends, None)
+    part = _cut(graph, value, starts, ends, None)
     return graph.reshape(part, eqn.outvars[0].aval.shape)
-  if (
-    index.shape[1:] != (1,)
-    or numbers.collapsed_slice_dims != (axis,)
-    or numbers.offset_dims != others
-  ):
+  if axes != numbers.collapsed_slice_dims:
     raise ValueError(f'ONNX export knows no indices like {numbers}.')
-  return graph.add('Gather', value, index[:, 0].astype(np.int64), axis=axis)
+  first = graph.transpose(value, (*axes, *_others(sizes, axes)))
+  output = graph.add('GatherND', first, index.astype(np.int64))
+  # The axes of the index come first, and go where `kept` are not.
+  order = (*_others(eqn.outvars[0].aval.shape, kept), *kept)
+  return graph.transpose(output, np.argsort(order).tolist())
 
 
 def _cut(
   graph: _Graph,
-  eqn: Any,
   value: Value,
   starts: Sequence[int],
   ends: Sequence[Any],
@@ -405,10 +387,12 @@ OPERATIONS: dict[str, Callable[..., Value]] = {
   'integer_pow': _integer_pow,
   'reduce_window_max': _max_pool,
   'reshape': _reshape,
-  'rsqrt': _rsqrt,
+  'rsqrt': lambda graph, eqn, x: graph.add('Reciprocal', graph.add('Sqrt', x)),
   'slice': _slice,
-  'square': _square,
+  'square': lambda graph, eqn, x: graph.add('Mul', x, x),
   'squeeze': _reshape,
-  'stop_gradient': _same,
-  'transpose': _transpose,
+  'stop_gradient': lambda graph, eqn, x: x,
+  'transpose': lambda graph, eqn, x: graph.transpose(
+    x, eqn.params['permutation']
+  ),
 }

@@ -6,7 +6,6 @@ compared with the model it came from. Everything is in float32.
 """
 
 import json
-import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +16,6 @@ import jax.export
 import numpy as np
 import safetensors.numpy
 
-from vit_jax.layers.pos_embed import sincos_2d
 from vit_jax.pretrained import files, google_npz, torch_configs, torch_names
 
 
@@ -27,9 +25,8 @@ class Subject(NamedTuple):
   Attributes:
     name: of the architecture, a key of `models.MODELS`.
     model: the module, for its fields.
-    params: by path, with blocks one by one.
+    params: by path, with blocks one by one; positions are always among them.
     logits: (params by path, uint8 (b, h, w, c)) -> float32 (b, k).
-    grid: (h, w) of the patches.
     image_shape: (h, w, c).
     class_names: of the logits.
     preprocess: what is done to an image on the host, as in the config.
@@ -40,7 +37,6 @@ class Subject(NamedTuple):
   model: nn.Module
   params: dict[str, np.ndarray]
   logits: Callable[[Any, Any], jax.Array]
-  grid: tuple[int, int]
   image_shape: Sequence[int]
   class_names: Sequence[str]
   preprocess: Sequence[Mapping[str, Any]]
@@ -74,9 +70,7 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 
 def write_npz(subject: Subject, directory: pathlib.Path) -> None:
   """`model.npz` with the names of google-research/vision_transformer."""
-  np.savez(
-    directory / 'model.npz', **google_npz.from_ours(with_positions(subject))
-  )
+  np.savez(directory / 'model.npz', **google_npz.from_ours(subject.params))
 
 
 def read_npz(
@@ -149,11 +143,11 @@ def read_hf(
   try:
     import torch
     import transformers
-    from transformers import AutoModelForImageClassification
+    from transformers import ViTForImageClassification
   except UNUSABLE as error:
     why = f'transformers: {error}'
     return read_safetensors(subject, directory, images, why=why)
-  model = AutoModelForImageClassification.from_pretrained(directory)
+  model = ViTForImageClassification.from_pretrained(directory)
   with torch.no_grad():
     logits = model.eval()(torch.from_numpy(normalized(subject, images))).logits
   return f'transformers {transformers.__version__}', logits.numpy()
@@ -163,11 +157,12 @@ def write_safetensors(
   subject: Subject, directory: pathlib.Path, *, family: str
 ) -> None:
   """`model.safetensors` with the names of a family of `torch_names`."""
-  safetensors.numpy.save_file(
-    torch_names.from_ours(with_positions(subject), family=family),
-    directory / 'model.safetensors',
+  # Not `save_file`, whose files only their owner may read.
+  serialized = safetensors.numpy.save(
+    torch_names.from_ours(subject.params, family=family),
     metadata={'format': 'pt'},
   )
+  (directory / 'model.safetensors').write_bytes(serialized)
 
 
 def read_safetensors(
@@ -180,20 +175,6 @@ def read_safetensors(
   )
   logits = np.asarray(subject.logits(params, images))
   return f'vit_jax (no {why})', logits
-
-
-def with_positions(subject: Subject) -> dict[str, np.ndarray]:
-  """The parameters; elsewhere, fixed positions are among them."""
-  model = subject.model
-  if subject.name != 'vit' or model.pos_embed == 'learned':
-    return subject.params
-  if model.pos_embed == 'sincos2d':
-    table = np.asarray(sincos_2d(subject.grid, width=model.width))
-  else:
-    table = np.zeros((math.prod(subject.grid), model.width), np.float32)
-  before = int(model.pool == 'token')
-  table = np.pad(table, ((before, 0), (0, 0)))[None]  # (1, N, D)
-  return {**subject.params, 'pos_embed': table}
 
 
 def normalized(subject: Subject, images: np.ndarray) -> np.ndarray:
@@ -291,7 +272,8 @@ or, with `config = json.load(open('config.json'))`,
     model = timm.create_model(config['architecture'], **config['model_args'])
     model.load_state_dict(safetensors.torch.load_file('model.safetensors'))
 
-A Mixer is made by its class, because timm's names fix its size and its GELU:
+A hybrid differs a little there: the epsilon of timm's group norms is 1e-5, not
+1e-6. A Mixer is made by its class, for timm's names fix its size and its GELU:
 
     timm.models.MlpMixer(
       **config['model_args'], act_layer=timm.layers.GELUTanh

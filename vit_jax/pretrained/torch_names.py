@@ -296,10 +296,8 @@ def from_ours(ours: Flat, *, family: str) -> dict:
   return theirs
 
 
-def _find(
-  name: str, rows: tuple[Row, ...], *, theirs: bool
-) -> tuple[Row, Form, tuple[str, ...]] | None:
-  """The row and the form that a name has, and the numbers in it."""
+def _find(name: str, rows: tuple[Row, ...], *, theirs: bool) -> Any:
+  """(row, form, numbers) of a name; None if it is unknown."""
   for row in rows:
     for form in row.forms:
       for module in _modules(row) if theirs else (row.ours,):

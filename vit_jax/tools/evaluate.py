@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 
+import jax
 import rich.console
 import rich.table
 
@@ -45,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   if not all(options['data'] for options in evals.values()):
     _, held_out = experiment.open_data(config)
   mesh = sharding.make_mesh()
+  # Beside the batches, which are split over all devices.
+  params, state = jax.device_put(
+    (trained.params, trained.state), sharding.replicated(mesh)
+  )
   results = {
     name: experiment.build_eval(
       config,
@@ -57,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       ),
       predict=trained.predict,
       mesh=mesh,
-    )(trained.params, trained.state)
+    )(params, state)
     for name, options in evals.items()
   }
   if args.json:

@@ -7,17 +7,21 @@ Everything is in float32.
 """
 
 import argparse
+import math
 import pathlib
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import flax.traverse_util
 import jax
 import numpy as np
 
 from vit_jax import data, experiment, models
+from vit_jax.layers.pos_embed import sincos_2d
+from vit_jax.models import vit
 from vit_jax.pretrained.targets import TARGETS, Subject, write_json
 from vit_jax.tools import command
 
@@ -36,9 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     epilog='example: python -m vit_jax.tools.export '
     '--workdir=runs/quickstart --to=onnx',
   )
-  parser.add_argument('--workdir', required=True, help='a run directory')
+  parser.add_argument(
+    '--workdir', required=True, type=pathlib.Path, help='a run directory'
+  )
   parser.add_argument('--to', required=True, choices=TARGETS)
-  parser.add_argument('--output', help='default: WORKDIR/export/TARGET')
+  parser.add_argument(
+    '--output', type=pathlib.Path, help='default: WORKDIR/export/TARGET'
+  )
   parser.add_argument('--step', type=int, help='default: the newest checkpoint')
   parser.add_argument(
     '--data',
@@ -47,9 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     'default: those of the first evaluation set',
   )
   args = parser.parse_args(argv)
-  directory = pathlib.Path(
-    args.output or pathlib.Path(args.workdir) / 'export' / args.to
-  )
+  directory = args.output or args.workdir / 'export' / args.to
   trained = experiment.load(args.workdir, step=args.step)
   # A GPU would round the factors of products otherwise.
   with jax.default_matmul_precision('highest'):
@@ -87,12 +93,13 @@ def subject(trained: experiment.Trained) -> Subject:
 
   params = flax.traverse_util.flatten_dict(trained.params, sep='/')
   image = jax.ShapeDtypeStruct((1, *run['image_shape']), np.uint8)
+  grid = jax.eval_shape(output, params, image).pyramid[0].shape[1:3]
+  model = models.build(**options)
   return Subject(
     name=options['name'],
-    model=models.build(**options),
-    params=jax.tree.map(np.asarray, params),
-    logits=lambda params, image: output(params, image).logits,
-    grid=jax.eval_shape(output, params, image).pyramid[0].shape[1:3],
+    model=model,
+    params=with_positions(jax.tree.map(np.asarray, params), model, grid=grid),
+    logits=jax.jit(lambda params, image: output(params, image).logits),
     image_shape=run['image_shape'],
     class_names=run['class_names'],
     preprocess=run['config']['preprocess'],
@@ -100,7 +107,22 @@ def subject(trained: experiment.Trained) -> Subject:
   )
 
 
-def real_images(run: dict[str, Any], address: str) -> np.ndarray:
+def with_positions(
+  params: dict[str, np.ndarray], model: nn.Module, *, grid: tuple[int, int]
+) -> dict[str, np.ndarray]:
+  """Adds a ViT's fixed positions, which are parameters elsewhere."""
+  if not isinstance(model, vit.ViT) or model.pos_embed == 'learned':
+    return params
+  if model.pos_embed == 'sincos2d':
+    table = np.asarray(sincos_2d(grid, width=model.width))
+  else:
+    table = np.zeros((math.prod(grid), model.width), np.float32)
+  before = int(model.pool == 'token')
+  table = np.pad(table, ((before, 0), (0, 0)))[None]  # (1, N, D)
+  return {**params, 'pos_embed': table}
+
+
+def real_images(run: Mapping[str, Any], address: str) -> np.ndarray:
   """The first images of a data set, preprocessed: uint8 (b, h, w, c)."""
   config = run['config']
   held_out = None
@@ -146,7 +168,7 @@ def export(
     path = pathlib.Path(scratch)
     target.write(subject, path)
     write_facts(subject, path, usage=target.usage)
-    expected = np.asarray(jax.jit(subject.logits)(subject.params, images))
+    expected = np.asarray(subject.logits(subject.params, images))
     reader, logits = target.read(subject, path, images)
     largest = max(np.abs(expected).max(), 1e-6)  # an untrained head gives 0
     difference = np.abs(logits - expected).max() / largest

@@ -192,7 +192,7 @@ def pretrained_table(pattern: str) -> rich.table.Table:
   found = catalogue.search(pattern)
   if not found:
     raise ValueError(
-      f"{pattern!r} matches no published checkpoint: list all with '*'"
+      f"{pattern!r} matches no published checkpoint: list all with '*'."
     )
   table = rich.table.Table(
     title='For --config.init.params',
