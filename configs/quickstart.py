@@ -1,7 +1,8 @@
 """A small ViT from scratch on real images, with no download.
 
 Data: the 1,797 handwritten digits of scikit-learn, 8x8 pixels; 360 are held
-out for testing.
+out for testing. Expected: QUICK % of them right, after about
+MINUTES on two CPU cores.
 
   python -m vit_jax.main --config=configs/quickstart.py
 """
@@ -15,14 +16,14 @@ from configs.common import op
 def get_config() -> ml_collections.ConfigDict:
   """The experiment."""
   config = common.get_config()
-  config.duration = '100 epochs'
+  config.duration = '150 epochs'
   config.batch_size = 96
   config.dtype = 'float32'  # bfloat16 is slow on a CPU
   config.ema = 0.999
 
   config.model = {
     'name': 'vit',
-    'patch_size': 2,
+    'patch_size': 4,
     'width': 64,
     'depth': 4,
     'mlp_dim': 256,
@@ -37,7 +38,13 @@ def get_config() -> ml_collections.ConfigDict:
   config.optim.schedule = {'name': 'cosine', 'warmup': '10%'}
 
   config.data.train = 'digits:train'
-  config.transforms = (op('random_crop', size=8, pad=1),)
+  # Enlarged, so that a digit can move and stretch by less than a pixel.
+  config.transforms = (
+    op('resize', size=24),
+    op('random_crop', size=32, pad=4),
+    op('random_resized_crop', size=16, area=(0.45, 0.8), aspect=(0.85, 1.18)),
+  )
+  config.preprocess = (op('resize', size=16),)
   config.augment = ()  # a mirrored digit is another one
   config.evals.test = common.evaluation('digits:test')
   config.eval_batch_size = 360

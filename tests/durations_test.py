@@ -31,9 +31,9 @@ def test_every_unit_becomes_steps_rounded_up(text, expected):
 
 
 def test_a_rounding_error_is_not_one_more_step():
-  # 0.1 * 30 is 3.0000000000000004.
-  steps = durations.steps('0.1 epochs', batch_size=1, num_examples=30)
-  assert steps == 3
+  # 1.1 * 100 is 110.00000000000001.
+  steps = durations.steps('1.1 epochs', batch_size=1, num_examples=100)
+  assert steps == 110
 
 
 @pytest.mark.parametrize('text', ['', 'soon', '-5 steps', '3 days', '5 % 6'])

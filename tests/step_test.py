@@ -62,7 +62,10 @@ def build(**changes):
 def digits():
   source = data.open('digits:train[:64]')
   batches = data.one_pass(
-    source, data.build_transforms([]), batch_size=BATCH_SIZE, num_threads=0
+    source,
+    data.build_transforms([{'name': 'resize', 'size': 16}]),
+    batch_size=BATCH_SIZE,
+    num_threads=0,
   )
   return next(iter(batches))
 

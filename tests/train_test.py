@@ -33,8 +33,8 @@ def test_a_run_reports_evaluates_and_explains_itself(tiny_config, tmp_path):
   assert {r['test/examples'] for r in rows if 'test/loss' in r} == {50}
   run = json.loads((tmp_path / 'run.json').read_text())
   assert run['class_names'] == [str(digit) for digit in range(10)]
-  assert run['config']['preprocess'] == []
-  assert run['image_shape'] == [8, 8, 3]
+  assert run['config']['preprocess'] == [{'name': 'resize', 'size': 16}]
+  assert run['image_shape'] == [16, 16, 3]
   assert run['versions']['jax'] == jax.__version__
   assert list(tmp_path.glob('events.out.tfevents.*'))
   assert 'tensorflow' not in sys.modules
@@ -147,7 +147,7 @@ def test_bfloat16_leaves_the_parameters_in_float32(tiny_config, tmp_path):
   assert {x.dtype for x in jax.tree.leaves(trained.params)} == {
     jnp.dtype('float32')
   }
-  batch = experiment.dummy_batch((8, 8, 3))
+  batch = experiment.dummy_batch((16, 16, 3))
   logits = trained.predict(trained.params, trained.state, batch).logits
   assert logits.dtype == jnp.float32
   # Rounded to bfloat16 on the way.

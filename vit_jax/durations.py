@@ -46,7 +46,7 @@ def steps(
   else:
     examples = {'step': batch_size, 'epoch': num_examples, 'example': 1}[unit]
     exact = number * examples / batch_size
-  # 1e-9: 0.1 * 30 examples must not become one step more by rounding.
+  # 1e-9: 1.1 * 100 examples must not become one step more by rounding.
   return math.ceil(exact - 1e-9)
 
 

@@ -73,15 +73,20 @@ The run lies in {workdir}. Next:
 
 
 def main(_):
-  """Trains, and says what to do next."""
-  if FLAGS.config is None:
-    raise ValueError(USAGE)
+  """Trains, and says what to do next; a user's mistake is one message."""
   absl_logging.set_verbosity(absl_logging.ERROR)
   logging.basicConfig(level=logging.WARNING, format='%(message)s')
-  workdir = pathlib.Path(
-    FLAGS.workdir or default_workdir(FLAGS['config'].config_filename)
-  )
-  train(FLAGS.config, workdir)
+  try:
+    if FLAGS.config is None:
+      raise ValueError(USAGE)
+    workdir = pathlib.Path(
+      FLAGS.workdir or default_workdir(FLAGS['config'].config_filename)
+    )
+    train(FLAGS.config, workdir)
+  except (ValueError, OSError) as error:
+    if FLAGS.traceback:
+      raise
+    sys.exit(f'Error: {error}')
   print(summary(FLAGS.config, workdir))
 
 
@@ -92,33 +97,12 @@ def _parse(argv: list[str]) -> list[str]:
   except (flags.Error, ValueError, AttributeError, KeyError, OSError) as error:
     if '--traceback' in argv:
       raise
-    sys.exit(f'Error: {_message(error)}')
-
-
-def _message(error: BaseException) -> str:
-  """What a user needs of an error of `config_flags`."""
-  if error.args and isinstance(error.args[0], KeyError):
-    return f'Unknown config key: {error.args[0].args[0]}'
-  # An error in a config file comes with its whole stack in its text.
-  if 'Traceback' in str(error):
-    while error.__context__:
-      error = error.__context__
-  return str(error)
-
-
-def run(_=None):
-  """The command: errors of the user end with one message and exit code 1."""
-
-  def guarded(argv):
-    try:
-      main(argv)
-    except (ValueError, OSError) as error:
-      if FLAGS.traceback:
-        raise
-      sys.exit(f'Error: {error}')
-
-  app.run(guarded, flags_parser=_parse)
+    cause: BaseException = error
+    # An error in a config file comes with its whole stack in its text.
+    while 'Traceback' in str(cause) and cause.__context__:
+      cause = cause.__context__
+    sys.exit(f'Error: {cause}')
 
 
 if __name__ == '__main__':
-  run()
+  app.run(main, flags_parser=_parse)

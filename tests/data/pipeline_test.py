@@ -230,7 +230,7 @@ def test_a_broken_image_does_not_count_in_an_evaluation(caplog):
 
 def test_a_vanished_disk_is_an_error():
   source = Encoded(MAX_BAD_IN_A_ROW, tuple(range(MAX_BAD_IN_A_ROW)))
-  with pytest.raises(ValueError, match='in a row are unreadable'):
+  with pytest.raises(ValueError, match='No readable image among'):
     train(source, NO_TRANSFORM, steps=1)
 
 

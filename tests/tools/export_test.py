@@ -49,7 +49,7 @@ def test_an_export_says_who_read_it_and_how_far_it_is(workdir, target, capsys):
   assert f'Read by {reader}, which computes the same logits for 64' in out
   assert (directory / 'labels.txt').read_text().split() == list('0123456789')
   facts = json.loads((directory / 'preprocessing.json').read_text())
-  assert facts['image_shape'] == [8, 8, 3]
+  assert facts['image_shape'] == [16, 16, 3]
   assert facts['normalize'] == {'mean': [0.5] * 3, 'std': [0.5] * 3}
   usage = (directory / 'README.md').read_text()
   assert usage.startswith('# A model for')
@@ -96,7 +96,7 @@ def test_stablehlo_needs_neither_the_model_nor_its_batch_size(
   )
   assert set(exported.platforms) == {'cpu', 'cuda', 'tpu'}
   for batch_size in (1, 5):
-    images = np.zeros((batch_size, 8, 8, 3), np.uint8)
+    images = np.zeros((batch_size, 16, 16, 3), np.uint8)
     assert exported.call(images).shape == (batch_size, 10)
 
 
@@ -125,7 +125,7 @@ def test_what_a_target_cannot_express_is_said_and_nothing_is_written(
   subject = export.subject(experiment.load(workdir))
   fields = SIZE | {'pool': 'gap', 'layer_scale': 0.1}
   subject = subject._replace(model=vit.ViT(2, num_classes=10, **fields))
-  images = np.zeros((1, 8, 8, 3), np.uint8)
+  images = np.zeros((1, 16, 16, 3), np.uint8)
   with pytest.raises(ValueError, match="pool='gap'.*layer_scale"):
     export.export(subject, tmp_path / 'bad', to='hf', images=images)
   assert not list(tmp_path.iterdir())

@@ -230,7 +230,8 @@ class _Load:
 
   def _row(self, position: int) -> tuple[np.ndarray, int, bool]:
     """The image, label and mask of a position, or of the next readable one."""
-    for attempt in range(MAX_BAD_IN_A_ROW):
+    attempts = min(MAX_BAD_IN_A_ROW, len(self.source))
+    for attempt in range(attempts):
       index = self._index(position + attempt)
       try:
         example = self.source[index]
@@ -250,8 +251,8 @@ class _Load:
       mask = self.train or (attempt == 0 and position < len(self.source))
       return image, self._checked_label(example['label'], index), mask
     raise ValueError(
-      f'{MAX_BAD_IN_A_ROW} images in a row are unreadable, the last is '
-      f'{self.source.name(index)}: is the disk still there?'
+      f'No readable image among {attempts} in a row, the last of which is '
+      f'{self.source.name(index)}. Are these images, and is the disk there?'
     )
 
   def _index(self, position: int) -> int:

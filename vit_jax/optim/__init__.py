@@ -13,7 +13,6 @@ A parameter whose learning rate multiplier is 0 is frozen: it has no state, does
 not count in the norm to clip, and does not decay.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -93,6 +92,13 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 
+# The options of `build` that hold for every optimiser.
+COMMON = (
+  *('learning_rate', 'schedule', 'weight_decay', 'weight_decay_mults'),
+  *('learning_rate_mults', 'layer_decay', 'clip_norm'),
+)
+
+
 def build(
   params: Any,
   *,
@@ -126,8 +132,7 @@ def build(
     ValueError: if a name, an option, a regex or a duration does not fit.
   """
   spec = {'name': name, **options}
-  own = inspect.signature(build).parameters
-  direction = pick(OPTIMIZERS, spec=spec, kind='optimizer', hints=[*own])()
+  direction = pick(OPTIMIZERS, spec=spec, kind='optimizer', hints=COMMON)()
   make_rate = pick(
     schedules.SCHEDULES, spec=schedule, kind='schedule', given=['total_steps']
   )

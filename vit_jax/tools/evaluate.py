@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   if args.batch_size:
     config['eval_batch_size'] = args.batch_size
   evals = config['evals']
+  if not evals:
+    raise ValueError(f'The config of {args.workdir} evaluates nothing.')
   if args.data:
     first = next(iter(evals.values()))
     evals = {address: {**first, 'data': address} for address in args.data}
