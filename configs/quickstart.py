@@ -16,7 +16,7 @@ from configs.common import op
 def get_config() -> ml_collections.ConfigDict:
   """The experiment."""
   config = common.get_config()
-  config.duration = '150 epochs'
+  config.duration = '180 epochs'
   config.batch_size = 96
   config.dtype = 'float32'  # bfloat16 is slow on a CPU
   config.ema = 0.999

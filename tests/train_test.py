@@ -165,3 +165,26 @@ def test_an_evaluation_without_data_takes_what_is_held_out(tiny_config):
   tiny_config.data.held_out = 0.25
   built = experiment.build(tiny_config.to_dict())
   assert len(built.source) == 48
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'message'),
+  [
+    ('dtype', 'bf16', "dtype: 'bf16'. Did you mean 'bfloat16'"),
+    ('ema', 1.5, 'config.ema=1.5'),
+    ('batch_sise', 3, "'batch_sise'. Did you mean 'batch_size'"),
+    ('checkpoint.best', 'val/accuracy', "'val'.*Known: test"),
+    ('mesh.tensr', 2, "config.mesh: 'tensr'. Did you mean 'tensor'"),
+    ('preprocess', (), r'\(16, 16, 3\).*\(8, 8, 3\)'),
+    ('evals.test', {'name': 'classification'}, 'no "data"'),
+  ],
+)
+def test_what_does_not_fit_is_refused_before_the_first_step(
+  tiny_config, key, value, message
+):
+  *section, name = key.split('.')
+  node = tiny_config[section[0]] if section else tiny_config
+  with tiny_config.unlocked():
+    node[name] = value
+  with pytest.raises(ValueError, match=message):
+    experiment.build(tiny_config.to_dict())

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 
@@ -36,6 +37,7 @@ KEYS = (
   *('augment', 'normalize', 'evals', 'eval_batch_size', 'eval_every'),
   *('log_every', 'checkpoint', 'mesh', 'wandb'),
 )
+DTYPES = ('bfloat16', 'float16', 'float32')
 SECTIONS = {
   'checkpoint': ('every', 'keep', 'best', 'best_mode'),
   'data': ('train', 'validation', 'held_out', 'seed', 'data_dir'),
@@ -110,6 +112,8 @@ def build(config: Config) -> Experiment:
   )
   predict = make_predict(config, objective)
   output = jax.eval_shape(predict, params, state, batch)
+  if config['evals']:
+    check_preprocess(config, source, predict, params=params, state=state)
   return Experiment(
     config=config,
     total_steps=total_steps,
@@ -156,12 +160,39 @@ def check_keys(config: Config) -> None:
     for key in config[section]:
       if key not in known:
         raise unknown(key, known=known, kind=f'key of config.{section}')
+  if config['dtype'] not in DTYPES:
+    raise unknown(config['dtype'], known=DTYPES, kind='dtype')
+  if not 0 <= config['ema'] < 1:
+    raise ValueError(f'config.ema={config["ema"]} is not in [0, 1).')
+  best, _, _ = config['checkpoint']['best'].partition('/')
+  if best and best not in config['evals']:
+    raise unknown(best, known=config['evals'], kind='eval in checkpoint.best')
   for name, options in config['evals'].items():
     if 'data' not in options:
       raise ValueError(
         f'config.evals.{name} has no "data": give an address, or "" for what '
         'is held out of the training data.'
       )
+
+
+def check_preprocess(
+  config: Config,
+  source: data.Source,
+  predict: Predict,
+  *,
+  params: Params,
+  state: State,
+) -> None:
+  """Raises a ValueError if the model cannot take what it is evaluated on."""
+  shape = first_shape(config, source, config['preprocess'])
+  try:
+    jax.eval_shape(predict, params, state, dummy_batch(shape))
+  except flax.errors.ScopeParamShapeError as error:
+    trained_on = first_shape(config, source, config['transforms'])
+    raise ValueError(
+      f'config.transforms gives images {trained_on}, config.preprocess '
+      f'{shape}, and the model can take one size only: {error}'
+    ) from error
 
 
 def build_objective(config: Config, *, num_classes: int) -> Objective:
