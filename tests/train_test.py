@@ -44,6 +44,7 @@ def test_the_loss_goes_down(tiny_config, tmp_path):
   tiny_config.duration = '60 steps'
   tiny_config.batch_size = 64
   tiny_config.objective.mixup = 0.0
+  tiny_config.transforms = tiny_config.preprocess
   tiny_config.optim.learning_rate = 1e-2
   train(tiny_config, tmp_path)
   losses = [

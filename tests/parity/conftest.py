@@ -8,8 +8,9 @@ import pytest
 
 @pytest.fixture(scope='session')
 def timm():
-  """The package timm; without it, or without torch, the test is skipped."""
-  torch = pytest.importorskip('torch')
+  """The package timm."""
+  import torch
+
   # PyPI's torchvision is built for CUDA. Beside a torch for CPUs it does not
   # load its operators, and then fails to find these two.
   built_for_cpu = '+cpu' in importlib.metadata.version('torchvision')
@@ -21,7 +22,9 @@ def timm():
       )
     # The operators vanish with the library.
     torch._shim_of_tests = library
-  return pytest.importorskip('timm')
+  import timm
+
+  return timm
 
 
 @pytest.fixture(autouse=True)

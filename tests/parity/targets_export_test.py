@@ -130,7 +130,8 @@ def test_timm_loads_the_arrays_strictly_by_name(timm, tmp_path):
 
 @pytest.mark.parametrize('gelu', ['tanh', 'erf'])
 def test_transformers_computes_the_same(timm, gelu, tmp_path):
-  transformers = pytest.importorskip('transformers')
+  import transformers
+
   subject = make_subject(VIT | {'gelu': gelu, 'pos_embed': 'sincos2d'})
   reader, difference = export(
     subject, tmp_path, to='hf', images=random_images(3)
@@ -143,7 +144,8 @@ def test_transformers_computes_the_same(timm, gelu, tmp_path):
 
 
 def test_the_names_in_memory_are_those_of_transformers(timm, tmp_path):
-  transformers = pytest.importorskip('transformers')
+  import transformers
+
   subject = make_subject(VIT)
   export(subject, tmp_path, to='hf', images=random_images(2))
   model = transformers.AutoModelForImageClassification.from_pretrained(tmp_path)
@@ -158,8 +160,8 @@ def test_the_names_in_memory_are_those_of_transformers(timm, tmp_path):
 def test_the_processor_of_transformers_normalizes_as_we_do(
   timm, crops, tmp_path
 ):
-  transformers = pytest.importorskip('transformers')
   import PIL.Image
+  import transformers
 
   preprocess = [
     {'name': 'resize_small', 'size': 16, 'method': 'bilinear'},
@@ -188,7 +190,8 @@ def test_the_processor_of_transformers_normalizes_as_we_do(
   'options', [VIT, VIT | {'pool': 'gap'}, MIXER], ids=['token', 'gap', 'mixer']
 )
 def test_onnxruntime_computes_the_same_for_any_batch(options, tmp_path):
-  onnxruntime = pytest.importorskip('onnxruntime')
+  import onnxruntime
+
   subject = make_subject(options)
   reader, difference = export(
     subject, tmp_path, to='onnx', images=random_images(3)

@@ -54,17 +54,19 @@ def test_a_safetensors_file_is_read(tmp_path, dtype):
   same(files.read(tmp_path / 'x.safetensors'), ARRAYS)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize('wrapper', [None, 'model', 'state_dict'])
 def test_a_file_of_torch_is_read(tmp_path, wrapper):
-  torch = pytest.importorskip('torch')
+  import torch
+
   content = {name: torch.from_numpy(x) for name, x in ARRAYS.items()}
   content['c'] = content['c'].bfloat16()
   torch.save({wrapper: content} if wrapper else content, tmp_path / 'x.pth')
   same(files.read(tmp_path / 'x.pth'), ARRAYS)
 
 
+@pytest.mark.parity
 def test_a_pickle_in_a_file_of_torch_is_not_run(tmp_path):
-  pytest.importorskip('torch')
   (tmp_path / 'x.bin').write_bytes(pickle.dumps(Trap(tmp_path / 'sprung')))
   with pytest.raises(ValueError, match=r'x\.bin.*not opened.*safetensors'):
     files.read(tmp_path / 'x.bin')
@@ -108,7 +110,10 @@ def flipped(content, at):
     ('x.safetensors', b'<html>404</html>', 'is a web page'),
     ('x.safetensors', b'\x10' + bytes(40), 'is damaged or no safetensors'),
     ('x.safetensors', safetensors.numpy.save({}), 'holds no arrays'),
-    ('x.pth', b'nothing', 'is damaged or holds more than arrays'),
+    pytest.param(
+      *('x.pth', b'nothing', 'is damaged or holds more than arrays'),
+      marks=pytest.mark.parity,
+    ),
     ('x.h5', b'nothing', "not in '.h5'"),
   ],
 )

@@ -3,13 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from jax import lax
 
-onnx = pytest.importorskip('onnx')
-onnxruntime = pytest.importorskip('onnxruntime')
-
-from vit_jax.pretrained import onnx_graph  # noqa: E402
+from vit_jax.pretrained import onnx_graph
 
 # Each is a function of float images (b, 4, 6, 3), between 0 and 1.
 FUNCTIONS = {

@@ -5,6 +5,7 @@ import sys
 
 import jax
 import numpy as np
+import onnx
 import pytest
 
 from configs import quickstart
@@ -101,7 +102,6 @@ def test_stablehlo_needs_neither_the_model_nor_its_batch_size(
 
 
 def test_onnx_carries_what_its_user_must_know(workdir, tmp_path, capsys):
-  onnx = pytest.importorskip('onnx')
   run(workdir, 'onnx', f'--output={tmp_path}', '--data=digits:train[:7]')
   assert 'for 7 images' in capsys.readouterr().out
   model = onnx.load(tmp_path / 'model.onnx')
