@@ -59,14 +59,16 @@ def test_a_grid_resampled_to_its_own_size_is_unchanged(h, w, method):
 
 @pytest.mark.parity
 @settings(max_examples=50, deadline=None)
-@given(h=sides, w=sides, y=sides, x=sides)
+# No width of 1: there torch 2.13 repeats the first row in every row.
+@given(
+  h=sides, w=sides.map(lambda n: n + 1), y=sides, x=sides.map(lambda n: n + 1)
+)
 def test_bicubic_is_the_antialiased_one_of_torch(h, w, y, x):
   import torch
 
   table = np.random.default_rng(h + w).normal(size=(h, w, 3))
   theirs = torch.nn.functional.interpolate(
-    # A copy: torch misreads the strides of a transposed image of width 1.
-    torch.from_numpy(table.transpose(2, 0, 1)[None].copy()),
+    torch.from_numpy(table.transpose(2, 0, 1)[None]),
     size=(y, x),
     mode='bicubic',
     antialias=True,
