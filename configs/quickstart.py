@@ -1,8 +1,8 @@
 """A small ViT from scratch on real images, with no download.
 
 Data: the 1,797 handwritten digits of scikit-learn, 8x8 pixels; 360 are held
-out for testing. Expected: QUICK % of them right, after about
-MINUTES on two CPU cores.
+out for testing. Expected: 98.9, 99.4 and QS2 % of them right with the seeds 0, 1
+and 2, after about 3 minutes on two CPU cores.
 
   python -m vit_jax.main --config=configs/quickstart.py
 """
@@ -33,8 +33,8 @@ def get_config() -> ml_collections.ConfigDict:
     'scan': False,
   }
   config.objective.mixup = 0.2
-  config.optim.learning_rate = 2e-3
-  config.optim.weight_decay = 0.05
+  config.optim.learning_rate = 4e-3
+  config.optim.weight_decay = 0.3
   config.optim.schedule = {'name': 'cosine', 'warmup': '10%'}
 
   config.data.train = 'digits:train'

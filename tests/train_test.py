@@ -113,7 +113,7 @@ def test_a_run_of_another_config_is_shown_as_a_diff(tiny_config, tmp_path):
   tiny_config.log_every = '2 steps'  # may change
   with pytest.raises(ValueError) as error:
     train(tiny_config, tmp_path)
-  assert '- config.optim.learning_rate: 0.002' in str(error.value)
+  assert '- config.optim.learning_rate: 0.004' in str(error.value)
   assert '+ config.optim.learning_rate: 0.5' in str(error.value)
   assert 'log_every' not in str(error.value)
 
