@@ -162,12 +162,24 @@ def test_a_run_of_another_config_is_shown_as_a_diff(tiny_config, tmp_path):
   assert 'log_every' not in str(error.value)
 
 
-def test_a_mistake_leaves_the_directory_free(tiny_config, tmp_path):
-  tiny_config.init.params = str(tmp_path / 'no_such_file.npz')
-  with pytest.raises(ValueError, match='no file .*no_such_file.npz'):
-    train(tiny_config, tmp_path / 'run')
-  tiny_config.init.params = ''
+@pytest.mark.parametrize(
+  ('section', 'key', 'value', 'message'),
+  [
+    ('init', 'params', 'no_such_file.npz', 'no file no_such_file.npz'),
+    ('data', 'repeats', 0, 'repeats=0'),
+    ('', 'augment', [{'name': 'randaugment', 'magnitude': -1}], 'magnitude=-1'),
+  ],
+)
+def test_a_mistake_leaves_the_directory_free(
+  tiny_config, tmp_path, section, key, value, message
+):
   tiny_config.duration = '1 steps'
+  options = tiny_config[section] if section else tiny_config
+  right = options[key]
+  options[key] = value
+  with pytest.raises(ValueError, match=message):
+    train(tiny_config, tmp_path / 'run')
+  options[key] = right
   assert 'train/loss' in train(tiny_config, tmp_path / 'run')
 
 

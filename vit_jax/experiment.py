@@ -165,7 +165,7 @@ def check_keys(config: Config) -> None:
   best, _, _ = config['checkpoint']['best'].partition('/')
   if best and best not in config['evals']:
     raise unknown(best, known=config['evals'], kind='eval in checkpoint.best')
-  if best and 'optional' in config['evals'][best]:
+  if best and _is_optional(config['evals'][best]):
     raise ValueError(f'checkpoint.best={best!r} must not be an optional eval.')
   for name, options in config['evals'].items():
     if 'name' not in options:
@@ -257,10 +257,14 @@ def build_evals(config: Config, **shared: Any) -> dict[str, evaluators.Run]:
     try:
       runs[name] = build_eval(config, options, **shared)
     except data.AbsentError as error:
-      if not ('optional' in options and options['optional']):
+      if not _is_optional(options):
         raise
       logger.warning('%s is not evaluated: %s', name, error)
   return runs
+
+
+def _is_optional(options: Mapping[str, Any]) -> bool:
+  return bool('optional' in options and options['optional'])
 
 
 def build_eval(

@@ -6,7 +6,7 @@ There is one, for every model, objective and data set; it names none of them.
 import collections
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import ml_collections
@@ -14,7 +14,10 @@ import ml_collections
 from vit_jax import checkpoint, data, metrics, pretrained, sharding
 from vit_jax.experiment import Experiment, build
 from vit_jax.models import scan
-from vit_jax.step import TrainState, make_init, make_step
+from vit_jax.step import Metrics, TrainState, make_init, make_step
+from vit_jax.types import Batch
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 # How many steps the host may be ahead of the device: enough to hide its work,
 # few enough that batches do not pile up.
@@ -54,6 +57,8 @@ def train(
   del options['every']
   with checkpoint.Checkpoints(workdir, **options) as checkpoints:
     ts = restore_or_init(experiment, checkpoints)
+    batches = open_batches(experiment, first_step=int(ts.step))
+    train_step = jit_step(experiment, ts)
     # Not before all that can be wrong was found: the directory stays free.
     checkpoint.write_run(workdir, **run)
     with metrics.Writer(
@@ -63,37 +68,46 @@ def train(
       wandb_project=config.wandb,
       config=config.to_dict(),
     ) as writer:
-      loop(experiment, ts, checkpoints, writer)
+      loop(experiment, ts, train_step, batches, checkpoints, writer)
   return metrics.newest(workdir)
+
+
+def open_batches(experiment: Experiment, *, first_step: int) -> Iterable[Batch]:
+  """This process's share of the batches of the steps that are left."""
+  config = experiment.config
+  return data.pipeline(
+    experiment.source,
+    data.build_transforms(config['transforms']),
+    batch_size=config['batch_size'],
+    seed=config['seed'],
+    start=first_step,
+    steps=experiment.total_steps - first_step,
+    repeats=config['data']['repeats'],
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    **config['loader'],
+  )
+
+
+def jit_step(experiment: Experiment, ts: TrainState) -> Step:
+  """A step whose new state lies where the old one did, and takes its place."""
+  place = jax.tree.map(lambda x: x.sharding, ts)
+  return jax.jit(
+    make_step(experiment), donate_argnums=0, out_shardings=(place, None)
+  )
 
 
 def loop(
   experiment: Experiment,
   ts: TrainState,
+  train_step: Step,
+  batches: Iterable[Batch],
   checkpoints: checkpoint.Checkpoints,
   writer: metrics.Writer,
 ):
   """Runs the steps that are left."""
   config, total = experiment.config, experiment.total_steps
-  first = int(ts.step)
-  batches = iter(
-    data.pipeline(
-      experiment.source,
-      data.build_transforms(config['transforms']),
-      batch_size=config['batch_size'],
-      seed=config['seed'],
-      start=first,
-      steps=total - first,
-      repeats=config['data']['repeats'],
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      **config['loader'],
-    )
-  )
-  place = jax.tree.map(lambda x: x.sharding, ts)
-  train_step = jax.jit(
-    make_step(experiment), donate_argnums=0, out_shardings=(place, None)
-  )
+  batches = iter(batches)
   clock = metrics.Clock(experiment.flops, config['batch_size'])
   running = collections.deque()
 
@@ -109,7 +123,7 @@ def loop(
         values = {f'train/{key}': value for key, value in scalars.items()}
         writer.scalars(step, values | clock.report())
 
-  for step in range(first + 1, total + 1):
+  for step in range(int(ts.step) + 1, total + 1):
     with clock.waiting():
       batch = sharding.put(next(batches), experiment.mesh)
     ts, scalars = train_step(ts, batch)

@@ -5,7 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.layers.drop_path import DropPath, drop_path, linear_rates
+from vit_jax.layers.drop_path import (
+  DropPath,
+  drop_path,
+  linear_rates,
+  stage_rates,
+)
 
 
 @hypothesis.settings(deadline=None, max_examples=10)
@@ -63,3 +68,9 @@ def test_rates_may_be_the_same_for_all_blocks():
 def test_a_rate_that_is_no_probability_is_refused(rate):
   with pytest.raises(ValueError, match=r'drop_path=.* must lie in \[0, 1\)'):
     linear_rates(rate, depth=4)
+
+
+def test_the_rates_of_stages_rise_over_all_blocks():
+  rates = stage_rates(0.4, depths=(2, 1, 2))
+  np.testing.assert_allclose(rates, [(0, 0.1), (0.2, 0.2), (0.3, 0.4)])
+  assert stage_rates(0.0, depths=(1, 3)) == [(0, 0), (0, 0)]

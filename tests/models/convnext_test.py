@@ -6,25 +6,11 @@ import pytest
 from vit_jax import models
 from vit_jax.models import convnext
 from vit_jax.models.convnext import Block, ConvNeXt
-from vit_jax.ops import flops
 
 SMALL = dict(width=8, depths=(1, 1))
 ISOTROPIC = dict(width=8, depths=(2,), patch_size=16, patch_norm=False)
 SHAPE = (1, 9, 11, 4)  # of a map
 IMAGE = jax.random.normal(jax.random.key(3), (2, 16, 24, 3))
-
-# At 1000 classes and 224 pixels: parameters, and billions of multiply-adds, as
-# the authors' models have them; the paper rounds them (tables 1 and 2).
-PUBLISHED = {
-  'T': (28_589_128, 4.4555),
-  'S': (50_223_688, 8.6837),
-  'B': (88_591_464, 15.3547),
-  'L': (197_767_336, 34.3614),
-  'XL': (350_196_968, 60.921),
-  'iso_S': (22_308_712, 4.2864),
-  'iso_B': (87_083_752, 16.8963),
-  'iso_L': (305_942_504, 59.6992),
-}
 
 
 def draw(image=IMAGE, **fields):
@@ -37,21 +23,6 @@ def draw(image=IMAGE, **fields):
 
 def apply(model, params, image=IMAGE):
   return jax.jit(model.apply)({'params': params}, image)
-
-
-@pytest.mark.parametrize('name', PUBLISHED)
-def test_parameters_and_cost_are_as_published(name):
-  parameters, billions = PUBLISHED[name]
-  model = models.build('convnext', name, num_classes=1000, scan=True)
-  image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
-  params = jax.eval_shape(model.init, jax.random.key(0), image)
-  assert sum(x.size for x in jax.tree.leaves(params)) == parameters
-  cost = flops.count(model.apply, params, image)
-  assert round(cost / 2e9, 4) == billions
-
-
-def test_every_published_variant_is_counted():
-  assert PUBLISHED.keys() == set(convnext.VARIANTS)
 
 
 def test_maps_have_the_strides_of_the_paper():

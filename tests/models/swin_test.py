@@ -5,24 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax import models
 from vit_jax.models import swin
 from vit_jax.models.swin import Block, RelativePositionBias, Swin, gather_2x2
-from vit_jax.ops import flops
 
 SMALL = dict(width=8, depths=(2, 1), num_heads=(2, 2), window_size=2)
 IMAGE = jax.random.normal(jax.random.key(3), (2, 16, 24, 3))
-
-# At 1000 classes: side of the image in pixels, parameters, and billions of
-# multiply-adds, as timm's models have them; the paper rounds them (table 1).
-PUBLISHED = {
-  'T/7': (224, 28_288_354, 4.4906),
-  'S/7': (224, 49_606_258, 8.7409),
-  'B/7': (224, 87_768_224, 15.4309),
-  'B/12': (384, 87_903_584, 47.0831),
-  'L/7': (224, 196_532_476, 34.4758),
-  'L/12': (384, 196_735_516, 103.9191),
-}
 
 
 def draw(image=IMAGE, **fields):
@@ -45,21 +32,6 @@ def reach(model, params, *, row, column, image=IMAGE):
   before, after = (apply(model, params, x) for x in (image, changed))
   difference = jnp.abs(after.pyramid[0] - before.pyramid[0]).max((0, 3))
   return {tuple(x) for x in np.argwhere(difference > 1e-6).tolist()}
-
-
-@pytest.mark.parametrize('name', PUBLISHED)
-def test_parameters_and_cost_are_as_published(name):
-  size, parameters, billions = PUBLISHED[name]
-  model = models.build('swin', name, num_classes=1000, scan=True)
-  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  params = jax.eval_shape(model.init, jax.random.key(0), image)
-  assert sum(x.size for x in jax.tree.leaves(params)) == parameters
-  cost = flops.count(model.apply, params, image)
-  assert round(cost / 2e9, 4) == billions
-
-
-def test_every_published_variant_is_counted():
-  assert PUBLISHED.keys() == set(swin.VARIANTS)
 
 
 def test_the_parameters_start_as_in_the_reference():

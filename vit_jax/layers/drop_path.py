@@ -1,5 +1,6 @@
 """Stochastic depth: residual branches that are dropped at random."""
 
+import itertools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -51,6 +52,24 @@ def linear_rates(
   if not (0 <= first < 1 and 0 <= last < 1):
     raise ValueError(f'drop_path={rate} must lie in [0, 1)')
   return np.linspace(first, last, depth).tolist() if first or last else None
+
+
+def stage_rates(
+  rate: float | Sequence[float], *, depths: Sequence[int]
+) -> list[tuple[float, float]]:
+  """The rates of the first and the last block of each stage.
+
+  Args:
+    rate: as in `linear_rates`, over the blocks of all stages.
+    depths: number of blocks of each stage.
+  """
+  total = sum(depths)
+  rates = linear_rates(rate, depth=total) or [0.0] * total
+  ends = itertools.accumulate(depths)
+  return [
+    (rates[end - depth], rates[end - 1])
+    for depth, end in zip(depths, ends, strict=True)
+  ]
 
 
 class DropPath(nn.Module):

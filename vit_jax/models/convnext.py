@@ -24,7 +24,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Float
 
-from vit_jax.layers.drop_path import DropPath, linear_rates
+from vit_jax.layers.drop_path import DropPath, stage_rates
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerScale
 from vit_jax.lookup import choose
@@ -202,15 +202,13 @@ class ConvNeXt(nn.Module):
     x = patches(self.width, side=self.patch_size, name='patch_embed')(image)
     if self.patch_norm:
       x = norm(name='patch_norm')(x)
-    total = sum(self.depths)
-    rates = linear_rates(self.drop_path, depth=total) or [0.0] * total
+    rates = stage_rates(self.drop_path, depths=self.depths)
     pyramid = ()
     for i, depth in enumerate(self.depths):
-      first = sum(self.depths[:i])
       x = Stage(
         width=self.width * 2**i,
         depth=depth,
-        drop_path=(rates[first], rates[first + depth - 1]),
+        drop_path=rates[i],
         layer_scale=self.layer_scale,
         scan=self.scan,
         name=f'stage_{i}',

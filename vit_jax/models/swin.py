@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from vit_jax.layers.attention import MultiHeadAttention
-from vit_jax.layers.drop_path import DropPath, linear_rates
+from vit_jax.layers.drop_path import DropPath, stage_rates
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.patch_embed import PatchEmbed
 from vit_jax.layers.window import (
@@ -242,16 +242,14 @@ class Swin(nn.Module):
     x = pad_to_multiple(image, sides=(self.patch_size, self.patch_size))
     x = PatchEmbed(self.width, self.patch_size, name='patch_embed')(x)
     x = norm(name='patch_norm')(x)
-    total = sum(self.depths)
-    rates = linear_rates(self.drop_path, depth=total) or [0.0] * total
+    rates = stage_rates(self.drop_path, depths=self.depths)
     pyramid = ()
     for i, depth in enumerate(self.depths):
-      first = sum(self.depths[:i])
       x = Stage(
         make_block=self.make_block(i),
         make_merging=self.make_merging() if i > 0 else None,
         depth=depth,
-        drop_path=(rates[first], rates[first + depth - 1]),
+        drop_path=rates[i],
         scan=self.scan,
         name=f'stage_{i}',
       )(x, train=train)
