@@ -29,15 +29,15 @@ class TrainState(NamedTuple):
     params: what the gradient moves, float32.
     state: what it does not; see `types.State`.
     opt_state: of the optax transformation.
-    ema: an average of `params` for evaluation, None if the config asks for
-      none.
+    ema: averages of `params` and `state` for evaluation, under these names;
+      None if the config asks for none.
   """
 
   step: jax.Array
   params: Params
   state: State
   opt_state: optax.OptState
-  ema: Params | None
+  ema: dict[str, Any] | None
 
 
 def make_init(experiment: Experiment) -> Callable[[], TrainState]:
@@ -50,12 +50,13 @@ def make_init(experiment: Experiment) -> Callable[[], TrainState]:
       jax.random.fold_in(jax.random.key(config['seed']), 2**32 - 1),
       dummy_batch(experiment.image_shape, 'float32'),
     )
+    averages = config['ema'] or experiment.optimizer.average
     return TrainState(
       step=jnp.int32(0),
       params=params,
       state=state,
       opt_state=experiment.optimizer.tx.init(params),
-      ema=params if config['ema'] or experiment.optimizer.average else None,
+      ema={'params': params, 'state': state} if averages else None,
     )
 
   return init
@@ -109,17 +110,13 @@ def make_step(
       'grad_norm': optax.tree.norm(grads),
       'learning_rate': jnp.asarray(optimizer.learning_rate(ts.step)),
     }
-    return TrainState(
-      step=ts.step + 1,
-      params=params,
-      state=objective.after_step(params, state, ts.step),
-      opt_state=opt_state,
-      ema=(
-        optimizer.average(opt_state, params)
-        if optimizer.average
-        else moving_average(ts.ema, params, ts.step, decay=config['ema'])
-      ),
-    ), scalars
+    state = objective.after_step(params, state, ts.step)
+    newest = {'params': params, 'state': state}
+    if optimizer.average:
+      ema = newest | {'params': optimizer.average(opt_state, params)}
+    else:
+      ema = moving_average(ts.ema, newest, ts.step, decay=config['ema'])
+    return TrainState(ts.step + 1, params, state, opt_state, ema), scalars
 
   return step
 
@@ -192,10 +189,10 @@ def _zeros(function, params, state, inputs):
 
 
 def moving_average(
-  ema: Params | None, params: Params, step: jax.Array, *, decay: float
-) -> Params | None:
+  ema: Any, newest: Any, step: jax.Array, *, decay: float
+) -> Any:
   """Moves the average; early on it follows faster, or it would stay at init."""
   if ema is None:
     return None
   decay = jnp.minimum(decay, (1 + step) / (10 + step))
-  return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, ema, params)
+  return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, ema, newest)

@@ -148,11 +148,11 @@ def due(step: int, every: int, total: int) -> bool:
 
 def evaluate(experiment: Experiment, ts: TrainState) -> dict[str, float]:
   """Runs every evaluator; names its results like 'test/accuracy'."""
-  params = ts.params if ts.ema is None else ts.ema
+  judged = ts._asdict() if ts.ema is None else ts.ema
   return {
     f'{name}/{key}': value
     for name, run in experiment.evals.items()
-    for key, value in run(params, ts.state).items()
+    for key, value in run(judged['params'], judged['state']).items()
   }
 
 
@@ -204,24 +204,27 @@ def initialize(experiment: Experiment, ts: TrainState) -> TrainState:
   options = dict(experiment.config['init'])
   del options['run']
   # Foreign names are mapped to blocks one by one.
+  variables = {'params': ts.params, **ts.state}
   loaded = pretrained.initialize(
-    jax.device_get(scan.unstack_blocks(ts.params)),
+    jax.device_get(scan.unstack_blocks(variables)),
     source=options.pop('params'),
     grid=experiment.grid,
     **options,
   )
   if is_scanned(ts):
     loaded = scan.stack_blocks(loaded)
-  place = jax.tree.map(lambda x: x.sharding, ts.params)
-  params = jax.device_put(loaded, place)
+  place = jax.tree.map(lambda x: x.sharding, variables)
+  state = jax.device_put(loaded, place)
+  params = state.pop('params')
   # Schedule-free learning keeps a second copy of what it starts from.
   place_of_state = jax.tree.map(lambda x: x.sharding, ts.opt_state)
   init = jax.jit(experiment.optimizer.tx.init, out_shardings=place_of_state)
-  ts = ts._replace(params=params, opt_state=init(params))
+  ts = ts._replace(params=params, state=state, opt_state=init(params))
+  if ts.ema is None:
+    return ts
   # A copy: an array that is donated twice is an error.
-  return (
-    ts if ts.ema is None else ts._replace(ema=jax.device_put(loaded, place))
-  )
+  copy = jax.device_put(loaded, place)
+  return ts._replace(ema={'params': copy.pop('params'), 'state': copy})
 
 
 def save(

@@ -27,8 +27,7 @@ class Trained(NamedTuple):
     run: `config`, `class_names` and `image_shape`, as in run.json.
     objective: the model, as a pure function.
     predict: (params, state, uint8 batch) -> Output in float32.
-    params: the moving average, where the run keeps one.
-    state: see `types.State`.
+    params, state: see `types`; the moving averages, where the run keeps them.
   """
 
   name: str
@@ -53,15 +52,16 @@ def load(workdir: str | pathlib.Path, *, step: int | None = None) -> Trained:
   run = checkpoint.read_run(workdir)
   step, model = checkpoint.read_model(workdir, step=step)
   config = run['config']
-  config['model']['scan'] = False
+  config['model'].pop('scan', None)  # in files, blocks are one by one
   objective = build_objective(config, num_classes=len(run['class_names']))
+  judged = model if model['ema'] is None else model['ema']
   return Trained(
     name=f'{workdir}, step {step:,}',
     run=run,
     objective=objective,
     predict=make_predict(config, objective),
-    params=model['params'] if model['ema'] is None else model['ema'],
-    state=model['state'],
+    params=judged['params'],
+    state=judged['state'],
   )
 
 
@@ -88,6 +88,16 @@ def load_pretrained(
   )
   predict = make_predict(config, objective)
   output = jax.eval_shape(predict, params, state, dummy_batch(image_shape))
+  state = pretrained.initialize(
+    # The file has all of them: these only tell their shapes.
+    jax.tree.map(
+      lambda x: np.zeros(x.shape, x.dtype), {'params': params, **state}
+    ),
+    source=name,
+    grid=output.pyramid[-1].shape[1:3],
+    head='keep',
+    cache_dir=cache_dir,
+  )
   return Trained(
     name=entry.name,
     run={
@@ -97,14 +107,7 @@ def load_pretrained(
     },
     objective=objective,
     predict=predict,
-    params=pretrained.initialize(
-      # The file has all of them: these only tell their shapes.
-      jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params),
-      source=name,
-      grid=output.pyramid[-1].shape[1:3],
-      head='keep',
-      cache_dir=cache_dir,
-    ),
+    params=state.pop('params'),
     state=state,
   )
 

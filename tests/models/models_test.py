@@ -44,6 +44,23 @@ STRIDES = {
   'vit hybrid': (8,),
 }
 every_model = pytest.mark.parametrize('case', SMALL)
+SCANNED = [
+  case
+  for case, (name, _) in SMALL.items()
+  if hasattr(models.MODELS[name].module, 'scan')
+]
+# Of every model unrolled, and of those that can be scanned, scanned too.
+every_form = pytest.mark.parametrize(
+  ('case', 'scan'),
+  [*((case, False) for case in SMALL), *((case, True) for case in SCANNED)],
+)
+
+
+def set_form(model, params, *, scan):
+  """A model and its variables with blocks one by one, or stacked."""
+  return (
+    (model.clone(scan=True), stack_blocks(params)) if scan else (model, params)
+  )
 
 
 def images(seed=0, *, shape=(3, 16, 24, 3)):
@@ -53,13 +70,29 @@ def images(seed=0, *, shape=(3, 16, 24, 3)):
 
 @functools.cache
 def model_and_params(case):
-  """A model and random parameters: at the start some of them are zero."""
+  """A model and random variables: at the start some of them are zero."""
   name, fields = SMALL[case]
   model = models.build(name, **fields)
-  params = jax.eval_shape(model.init, jax.random.key(0), images())
+  shapes = jax.eval_shape(model.init, jax.random.key(0), images())
   rng = np.random.default_rng(1)
-  draw = lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32)
-  return model, jax.tree.map(draw, params)
+
+  def draw(path, x):
+    value = jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32)
+    return 0.5 + jnp.abs(value) if path[-1].key == 'var' else value
+
+  return model, jax.tree.map_with_path(draw, shapes)
+
+
+def train(model, params, image, *, seed=0):
+  """The output in training, without the new statistics of batches."""
+  output, _ = model.apply(
+    params,
+    image,
+    train=True,
+    rngs={'dropout': jax.random.key(seed)},
+    mutable=['batch_stats'],
+  )
+  return output
 
 
 def assert_close(actual, expected):
@@ -108,24 +141,24 @@ def test_every_parameter_receives_a_gradient(case):
     return jnp.sum(jnp.sin(logits) * jnp.arange(9.0).reshape(3, 3))
 
   grads = jax.jit(jax.grad(loss))(params)
-  for path, grad in jax.tree.leaves_with_path(grads):
+  for path, grad in jax.tree.leaves_with_path(grads['params']):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     # It moves all channels of a token alike, which every norm takes away again.
     if not name.endswith('token_mlp/fc2/bias'):
       assert np.abs(grad).max() > 1e-6, name
 
 
-@every_model
-@pytest.mark.parametrize('scan', [False, True])
+@every_form
 def test_bfloat16_goes_in_and_comes_out(case, scan):
   model, params = model_and_params(case)
-  model = model.clone(scan=scan, drop_path=0.5)
-  params = stack_blocks(params) if scan else params
-  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (params, images()))
-  train = functools.partial(
-    model.apply, train=True, rngs={'dropout': jax.random.key(0)}
+  model, params = set_form(model.clone(drop_path=0.5), params, scan=scan)
+  # The state stays in float32, as in a step.
+  half, image = jax.tree.map(
+    lambda x: x.astype(jnp.bfloat16), (params['params'], images())
   )
-  for x in jax.tree.leaves(jax.eval_shape(train, *half)):
+  params = params | {'params': half}
+  output = jax.eval_shape(functools.partial(train, model), params, image)
+  for x in jax.tree.leaves(output):
     assert x.dtype == jnp.bfloat16
 
 
@@ -140,7 +173,7 @@ def test_evaluation_is_deterministic_and_knows_no_batch(case):
   assert_close(shuffled, jax.tree.map(lambda x: x[order], once))
 
 
-@every_model
+@pytest.mark.parametrize('case', SCANNED)
 def test_scanned_blocks_compute_what_unrolled_blocks_do(case):
   model, params = model_and_params(case)
   scanned = model.clone(scan=True)
@@ -154,22 +187,17 @@ def test_scanned_blocks_compute_what_unrolled_blocks_do(case):
   jax.tree.map(np.testing.assert_array_equal, unstack_blocks(stacked), params)
 
 
-@pytest.mark.parametrize('scan', [False, True])
-@pytest.mark.parametrize('case', models.MODELS)
+@every_form
 def test_drop_path_is_random_in_training_and_absent_in_evaluation(case, scan):
-  model, params = model_and_params(case)
-  params = stack_blocks(params) if scan else params
-  model = model.clone(scan=scan)
+  model, params = set_form(*model_and_params(case), scan=scan)
   dropping = model.clone(drop_path=0.5)
 
-  @jax.jit
-  def train(seed):
-    rngs = {'dropout': jax.random.key(seed)}
-    return dropping.apply(params, images(), train=True, rngs=rngs).pooled
-
-  different = [np.abs(train(0) - train(seed)).max() for seed in (1, 2, 3)]
+  pooled = jax.jit(
+    lambda seed: train(dropping, params, images(), seed=seed).pooled
+  )
+  different = [np.abs(pooled(0) - pooled(seed)).max() for seed in (1, 2, 3)]
   assert max(different) > 1e-3
-  np.testing.assert_array_equal(train(0), train(0))
+  np.testing.assert_array_equal(pooled(0), pooled(0))
   evaluate, reference = jax.jit(dropping.apply), jax.jit(model.apply)
   assert_close(evaluate(params, images()), reference(params, images()))
 

@@ -1,14 +1,18 @@
 """Swin and SwinV2 against timm and transformers, with random weights."""
 
-import functools
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parity import torch_models
+from tests.parity.torch_models import (
+  arrays,
+  check_names,
+  compare,
+  outputs_by_module,
+  random_image,
+)
 from vit_jax import models
-from vit_jax.pretrained import fit, flatten, torch_names, unflatten
+from vit_jax.pretrained import fit, torch_names
 
 pytestmark = pytest.mark.parity
 
@@ -33,22 +37,16 @@ CASES = {
 
 
 def randomise(torch, model):
-  """Gives every parameter a value that an error would not survive."""
-  torch.manual_seed(0)
+  """As for other models, with temperatures on either side of their limit."""
+  model = torch_models.randomise(torch, model)
   for name, value in model.named_parameters():
-    is_scale = 'norm' in name and name.endswith('weight')
-    torch.nn.init.normal_(value.data, 1.0 if is_scale else 0.0, 0.2)
     if name.endswith('logit_scale'):
       value.data += 2.0
     # Over the limit, ln 100, where nothing is masked: there timm takes 100 from
     # the logits of masked pairs, which is then too little to hide them.
     if name.endswith('layers.0.blocks.0.attn.logit_scale'):
       value.data += 3.0
-  return model.eval()
-
-
-def arrays(model):
-  return {k: v.detach().numpy() for k, v in model.state_dict().items()}
+  return model
 
 
 def full_tables(theirs, state, *, side):
@@ -62,47 +60,6 @@ def full_tables(theirs, state, *, side):
       table = np.pad(table, border)
       state[key] = table.reshape(-1, table.shape[-1])
   return state
-
-
-def random_image(size):
-  rng = np.random.default_rng(0)
-  return rng.normal(size=(2, *size, 3)).astype(np.float32)
-
-
-def outputs_by_module(torch, model, image):
-  """Runs a torch model; returns name of a module -> its output."""
-  found = {}
-  for name, module in model.named_modules():
-
-    def keep(module, inputs, output, *, name=name):
-      found[name] = output[0] if isinstance(output, tuple) else output
-
-    module.register_forward_hook(keep)
-  with torch.no_grad():
-    model(torch.from_numpy(image.transpose(0, 3, 1, 2).copy()))
-  return found
-
-
-def compare(ours, flat, expected, *, image, stages):
-  """Compares the stages in order, so that a failure names the first wrong."""
-  params = jax.tree.map(jnp.asarray, unflatten(flat))
-  fresh = jax.eval_shape(ours.init, jax.random.key(0), image)['params']
-  assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, fresh)
-  run = functools.partial(
-    ours.apply, capture_intermediates=True, mutable=['intermediates']
-  )
-  output, state = jax.jit(run)({'params': params}, jnp.asarray(image))
-  actual = {
-    jax.tree_util.keystr(path[:-2], simple=True, separator='/'): value
-    for path, value in jax.tree.leaves_with_path(state['intermediates'])
-  }
-  for mine, other in stages:
-    target = expected[other].numpy()
-    value = np.asarray(actual[mine]).reshape(target.shape)
-    error = np.abs(value - target).max() / np.abs(target).max()
-    assert error <= 1e-4, f'{mine}: relative error {error:.1e}'
-  np.testing.assert_array_equal(output.logits, actual['head'])
-  return output
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -203,7 +160,7 @@ def test_the_names_of_swin_t_are_those_of_timm(timm):
 
   with torch.device('meta'):
     theirs = timm.create_model('swin_tiny_patch4_window7_224')
-  check_names(theirs.state_dict(), family='timm_swin')
+  check_names('swin', 'T/7', theirs.state_dict(), family='timm_swin')
 
 
 def test_the_names_of_swin_t_are_those_of_transformers(timm):
@@ -214,24 +171,7 @@ def test_the_names_of_swin_t_are_those_of_transformers(timm):
     theirs = transformers.SwinForImageClassification(
       transformers.SwinConfig(num_labels=1000)
     )
-  check_names(theirs.state_dict(), family='hf_swin_memory')
-
-
-def check_names(state, *, family):
-  """Names and shapes agree strictly, both ways."""
-  model = models.build('swin', 'T/7', num_classes=1000)
-  image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
-  ours = jax.eval_shape(model.init, jax.random.key(0), image)['params']
-  ours = flatten(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), ours))
-  theirs = torch_names.from_ours(ours, family=family)
-  assert torch_names.detect(state) == family
-  assert shapes(theirs) == shapes(state)
-  back = torch_names.to_ours(theirs, num_heads=model.num_heads)
-  assert shapes(back) == shapes(ours)
-
-
-def shapes(arrays):
-  return {name: tuple(x.shape) for name, x in arrays.items()}
+  check_names('swin', 'T/7', theirs.state_dict(), family='hf_swin_memory')
 
 
 @pytest.mark.parametrize('name', ['swin', 'swin_v2'])

@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import pytest
 
 from vit_jax import data, models
-from vit_jax.pretrained import augreg, catalogue, published
+from vit_jax.pretrained import augreg, catalogue, families
 from vit_jax.pretrained.entry import NUM_CLASSES
 
-ENTRIES = published.entries()
+ENTRIES = families.entries()
 BEST = 'B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0'
 TUNED = f'{BEST}--imagenet2012-steps_20k-lr_0.03-res_384'
 

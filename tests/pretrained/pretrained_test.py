@@ -39,6 +39,22 @@ def save_npz(path, params):
   return str(path)
 
 
+def initialize(params, **options):
+  return pretrained.initialize({'params': params}, **options)['params']
+
+
+def test_parameters_and_statistics_are_joined_and_split_again():
+  variables = {
+    'params': {'stem': {'norm': {'scale': np.ones(2), 'bias': np.ones(2)}}},
+    'batch_stats': {'stem': {'norm': {'mean': np.zeros(2), 'var': np.ones(2)}}},
+  }
+  flat = pretrained.join(variables)
+  assert set(flat) == {
+    f'stem/norm/{k}' for k in ('scale', 'bias', 'mean', 'var')
+  }
+  same(pretrained.split(flat, like=variables), variables)
+
+
 def test_flatten_and_unflatten_undo_each_other():
   params = random_params(make())
   flat = pretrained.flatten(params)
@@ -49,7 +65,7 @@ def test_flatten_and_unflatten_undo_each_other():
 def test_an_npz_file_initialises_the_model(tmp_path):
   params, initial = random_params(make()), random_params(make())
   source = save_npz(tmp_path / 'x.npz', params)
-  same(pretrained.initialize(initial, source=source, grid=(2, 2)), params)
+  same(initialize(initial, source=source, grid=(2, 2)), params)
 
 
 @pytest.mark.parametrize('family', ['timm_vit', 'hf_vit'])
@@ -59,7 +75,7 @@ def test_a_safetensors_file_initialises_the_model(tmp_path, family):
   flat = pretrained.flatten(params)
   foreign = torch_names.from_ours(flat, family=family)
   safetensors.numpy.save_file(foreign, source)
-  same(pretrained.initialize(initial, source=source, grid=(2, 2)), params)
+  same(initialize(initial, source=source, grid=(2, 2)), params)
 
 
 @pytest.mark.parametrize('module', [Swin, SwinV2])
@@ -71,14 +87,14 @@ def test_stages_with_other_numbers_of_heads_are_initialised(tmp_path, module):
   family = 'timm_swin' if module is Swin else 'timm_swin_v2'
   foreign = torch_names.from_ours(flat, family=family)
   safetensors.numpy.save_file(foreign, source)
-  same(pretrained.initialize(initial, source=source, grid=(1, 1)), params)
+  same(initialize(initial, source=source, grid=(1, 1)), params)
 
 
 def test_options_reach_the_fit(tmp_path):
   params = random_params(make(), size=(8, 16))
   source = save_npz(tmp_path / 'x.npz', params)
   initial = random_params(make(num_classes=2), size=(16, 8))
-  fitted = pretrained.initialize(
+  fitted = initialize(
     initial,
     source=source,
     grid=(4, 2),
@@ -94,7 +110,7 @@ def test_options_reach_the_fit(tmp_path):
 def test_what_does_not_fit_names_the_file(tmp_path):
   source = save_npz(tmp_path / 'x.npz', random_params(make(depth=3)))
   with pytest.raises(ValueError, match=r'x\.npz: The checkpoint does not fit'):
-    pretrained.initialize(random_params(make()), source=source, grid=(2, 2))
+    initialize(random_params(make()), source=source, grid=(2, 2))
 
 
 @pytest.fixture
@@ -127,7 +143,7 @@ NAME = 'B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0'
 )
 def test_names_and_addresses_are_fetched(fetched, source, address):
   initial = random_params(make())
-  pretrained.initialize(initial, source=source, grid=(2, 2), cache_dir='there')
+  initialize(initial, source=source, grid=(2, 2), cache_dir='there')
   assert fetched == [(address, 'there')]
 
 
@@ -136,7 +152,7 @@ def test_a_head_that_was_zeroed_is_refused_before_anything_is_fetched(
   fetched, head
 ):
   with pytest.raises(ValueError, match='published with a head of zeros'):
-    pretrained.initialize(
+    initialize(
       random_params(make()),
       source='imagenet21k/ViT-B_16',
       grid=(2, 2),
@@ -149,17 +165,17 @@ def test_a_head_that_was_zeroed_is_refused_before_anything_is_fetched(
 @pytest.mark.parametrize('source', ['/no/x.npz', 'x.npz', './x', '~/x.pth'])
 def test_a_file_that_is_not_there_says_where_files_are(source):
   with pytest.raises(ValueError, match='storage.googleapis.com.*init.params='):
-    pretrained.initialize({}, source=source, grid=(2, 2))
+    initialize({}, source=source, grid=(2, 2))
 
 
 def test_a_name_that_is_not_known_says_the_nearest():
   with pytest.raises(ValueError, match="Did you mean.*'augreg/S_16'"):
-    pretrained.initialize({}, source='augreg/S16', grid=(2, 2))
+    initialize({}, source='augreg/S16', grid=(2, 2))
 
 
 def test_a_file_of_another_kind_is_named(tmp_path):
   np.savez(tmp_path / 'x.npz', weights=np.ones(3))
   with pytest.raises(ValueError, match=r'x\.npz'):
-    pretrained.initialize(
+    initialize(
       random_params(make()), source=str(tmp_path / 'x.npz'), grid=(2, 2)
     )

@@ -2,6 +2,7 @@
 
 What passes between the files of this room is flat: arrays of NumPy by the path
 of our parameters, with blocks one by one, such as 'block_0/attn/qkv/kernel'.
+Statistics of batches are among them, 'norm/mean' beside 'norm/bias'.
 """
 
 import pathlib
@@ -24,7 +25,7 @@ Flat = dict[str, np.ndarray]
 
 
 def initialize(
-  params: Mapping[str, Any],
+  variables: Mapping[str, Any],
   *,
   source: str,
   grid: tuple[int, int],
@@ -34,10 +35,11 @@ def initialize(
   loaded_grid: tuple[int, int] | None = None,
   cache_dir: str | None = None,
 ) -> dict[str, Any]:
-  """Pretrained parameters in place of the initial ones.
+  """Pretrained parameters and statistics in place of the initial ones.
 
   Args:
-    params: initial parameters of the model, nested, with blocks one by one.
+    variables: initial collections of the model, such as {'params': ...,
+      'batch_stats': ...}, nested, with blocks one by one.
     source: a path; an address `https://`, `gs://` or `hf://owner/name`; a name
       of the catalogue, such as 'augreg/B_16'; or a file name of AugReg.
     grid: (h, w) of the model's position embeddings or tokens, in patches.
@@ -48,12 +50,12 @@ def initialize(
     cache_dir: where downloads are kept.
 
   Returns:
-    Arrays of NumPy in the structure, shapes and types of `params`.
+    Arrays of NumPy in the structure, shapes and types of `variables`.
 
   Raises:
     ValueError: if the source cannot be found or read, or does not fit.
   """
-  initial = flatten(params)
+  initial = join(variables)
   path = locate(source, keeps_head=head in ('keep', 'slice'), cache=cache_dir)
   try:
     loaded = to_ours(files.read(path), num_heads=_num_heads(initial))
@@ -68,7 +70,7 @@ def initialize(
     )
   except ValueError as error:
     raise ValueError(f'{source}: {error}') from error
-  return unflatten(fitted)
+  return split(fitted, like=variables)
 
 
 def locate(
@@ -128,6 +130,21 @@ def to_ours(
   if google_npz.is_google(foreign):
     return google_npz.to_ours(foreign)
   return torch_names.to_ours(foreign, num_heads=num_heads)
+
+
+def join(variables: Mapping[str, Any]) -> Flat:
+  """All collections by path, without their names: no two share a path."""
+  return {k: x for tree in variables.values() for k, x in flatten(tree).items()}
+
+
+def split(
+  flat: Mapping[str, Any], *, like: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Undoes `join`, with the collections of `like`."""
+  return {
+    name: unflatten({path: flat[path] for path in flatten(tree)})
+    for name, tree in like.items()
+  }
 
 
 def flatten(tree: Mapping[str, Any], *, prefix: str = '') -> Flat:

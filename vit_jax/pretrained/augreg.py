@@ -7,8 +7,10 @@ Transformers, arXiv:2106.10270: more than 50,000 files, told apart by names.
 import csv
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
+
+from vit_jax.pretrained.entry import Entry, Preprocessing
 
 
 class Name(NamedTuple):
@@ -179,3 +181,47 @@ def best(
     )
   chosen = max(found, key=lambda row: float(row['final_val']))
   return Name.parse(chosen['filename'])
+
+
+def entry(
+  file: Name,
+  *,
+  name: str | None = None,
+  accuracy: float | None = None,
+  source: str = 'AugReg, arXiv:2106.10270',
+) -> Entry:
+  """The entry of a file; it bears the file's name unless another is given."""
+  upstream = 'imagenet1k' if file.dataset == 'i1k' else 'imagenet21k'
+  labels = file.adapt_dataset or upstream
+  return Entry(
+    name=name or str(file),
+    location=f'gs://vit_models/augreg/{file}.npz',
+    model='vit',
+    variant=VARIANTS[file.size],
+    overrides={},
+    preprocessing=Preprocessing(int(file.adapt_resolution or 224)),
+    labels='imagenet1k' if labels == 'imagenet2012' else labels,
+    accuracy=accuracy,
+    source=source,
+    loss='softmax' if file.adapt_dataset else 'sigmoid',
+  )
+
+
+def entries() -> Iterator[Entry]:
+  """The recommended files, fine-tuned and not."""
+  for size, (lr, accuracy) in FINE_TUNED.items():
+    upstream = RECOMMENDED[size]
+    tuned = upstream._replace(
+      adapt_dataset='imagenet2012',
+      adapt_steps='20',
+      adapt_lr=lr,
+      adapt_resolution='384',
+    )
+    yield entry(
+      tuned,
+      name=f'augreg/{size}-imagenet2012-384',
+      accuracy=accuracy,
+      source='AugReg, arXiv:2106.10270, table 3, i21k300',
+    )
+  for size, upstream in RECOMMENDED.items():
+    yield entry(upstream, name=f'augreg/{size}')

@@ -4,7 +4,7 @@
     model = models.build(entry.model, entry.variant, **entry.overrides)
 
 Where a family has a grammar of file names, as AugReg has with its 50,000 files,
-any of its names is understood; the tables in `published` hold those that its
+any of its names is understood; the tables in `families` hold those that its
 authors recommend.
 """
 
@@ -16,7 +16,7 @@ import re
 
 from vit_jax.pretrained import augreg
 from vit_jax.pretrained.entry import Entry
-from vit_jax.pretrained.published import augreg_entry, entries
+from vit_jax.pretrained.families import entries
 
 PUBLISHED = 'https://storage.googleapis.com/vit_models/'
 # Classes whose names are here, in labels/.
@@ -29,7 +29,7 @@ def look_up(name: str) -> Entry | None:
     if f'/{name}'.removesuffix('.npz').endswith(f'/{known}'):
       return entry
   try:
-    return augreg_entry(augreg.Name.parse(name))
+    return augreg.entry(augreg.Name.parse(name))
   except ValueError:
     return None
 

@@ -1,5 +1,6 @@
 """What is known of a published checkpoint."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -80,3 +81,28 @@ class Entry(NamedTuple):
   source: str
   zeroed_head: bool = False
   loss: str = 'softmax'
+
+
+def google_entry(
+  name: str,
+  *,
+  bucket: str = 'vit_models',
+  file: str | None = None,
+  model: str = 'vit',
+  variant: str | None = None,
+  **facts: Any,
+) -> Entry:
+  """An entry whose name, unless `file` is given, is its path in the bucket."""
+  return Entry(
+    name=name,
+    location=f'gs://{bucket}/{file or name}.npz',
+    model=model,
+    variant=variant or _variant(name),
+    **facts,
+  )
+
+
+def _variant(file: str) -> str:
+  """'R50+ViT-B_16-224' -> 'R50+B/16'."""
+  name = file.rsplit('/', 1)[-1].removesuffix('-224')
+  return re.sub(r'(ViT|Mixer)-', '', name).replace('_', '/')

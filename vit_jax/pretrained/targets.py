@@ -25,7 +25,7 @@ class Subject(NamedTuple):
   Attributes:
     name: of the architecture, a key of `models.MODELS`.
     model: the module, for its fields.
-    params: by path, with blocks one by one; positions are always among them.
+    params: by path, see `pretrained`; positions are always among them.
     logits: (params by path, uint8 (b, h, w, c)) -> float32 (b, k).
     image_shape: (h, w, c).
     class_names: of the logits.

@@ -20,135 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.pretrained import convnext_names, swin_names
-from vit_jax.pretrained.torch_rows import (
-  ARRAY,
-  CONV,
-  DENSE,
-  HEADS_OUT,
-  KV,
-  NORM,
-  QKV,
-  SCALE,
-  Form,
-  Q,
-  Row,
-  respell,
-)
+from vit_jax.pretrained import families
+from vit_jax.pretrained.torch_rows import Form, Row
 
 Flat = Mapping[str, np.ndarray]
 
 
-# ViT and DeiT; `pre_logits` is of timm before 0.6.
-_TIMM_VIT = (
-  Row('cls', 'cls_token', ARRAY),
-  Row('pos_embed', 'pos_embed', ARRAY),
-  Row('patch_embed/proj', 'patch_embed.proj', CONV),
-  Row('block_#/norm1', 'blocks.#.norm1', NORM),
-  Row('block_#/attn/qkv', 'blocks.#.attn.qkv', QKV),
-  Row('block_#/attn/out', 'blocks.#.attn.proj', HEADS_OUT),
-  Row('block_#/scale1', 'blocks.#.ls1', SCALE),
-  Row('block_#/norm2', 'blocks.#.norm2', NORM),
-  Row('block_#/mlp/fc#', 'blocks.#.mlp.fc#', DENSE),
-  Row('block_#/scale2', 'blocks.#.ls2', SCALE),
-  Row('norm', 'norm', NORM),
-  Row('pool/probe', 'attn_pool.latent', ARRAY),
-  Row('pool/attn/q', 'attn_pool.q', Q),
-  Row('pool/attn/kv', 'attn_pool.kv', KV),
-  Row('pool/attn/out', 'attn_pool.proj', HEADS_OUT),
-  Row('pool/norm', 'attn_pool.norm', NORM),
-  Row('pool/mlp/fc#', 'attn_pool.mlp.fc#', DENSE),
-  Row('pre_logits', 'pre_logits.fc', DENSE),
-  Row('head', 'head', DENSE),
-)
-
-_UNIT, _TIMM_UNIT = (
-  'resnet/stage#_unit#',
-  'patch_embed.backbone.stages.#.blocks',
-)
-_TIMM_HYBRID = (
-  *_TIMM_VIT,
-  Row('resnet/conv_root', 'patch_embed.backbone.stem.conv', CONV),
-  Row('resnet/gn_root', 'patch_embed.backbone.stem.norm', NORM),
-  Row(f'{_UNIT}/conv#', f'{_TIMM_UNIT}.#.conv#', CONV),
-  Row(f'{_UNIT}/gn#', f'{_TIMM_UNIT}.#.norm#', NORM),
-  Row(f'{_UNIT}/conv_proj', f'{_TIMM_UNIT}.#.downsample.conv', CONV),
-  Row(f'{_UNIT}/gn_proj', f'{_TIMM_UNIT}.#.downsample.norm', NORM),
-)
-
-# R+Ti/16, whose ResNet is but a stem.
-_TIMM_STEM = (
-  *_TIMM_VIT,
-  Row('resnet/conv_root', 'patch_embed.backbone.conv', CONV),
-  Row('resnet/gn_root', 'patch_embed.backbone.norm', NORM),
-)
-
-_TIMM_MIXER = (
-  Row('patch_embed/proj', 'stem.proj', CONV),
-  Row('block_#/norm#', 'blocks.#.norm#', NORM),
-  Row('block_#/token_mlp/fc#', 'blocks.#.mlp_tokens.fc#', DENSE),
-  Row('block_#/channel_mlp/fc#', 'blocks.#.mlp_channels.fc#', DENSE),
-  Row('norm', 'norm', NORM),
-  Row('head', 'head', DENSE),
-)
-
-# As files on the hub have them. The pooler of the models trained on
-# ImageNet-21k is what the paper calls the pre-logits.
-_LAYER = 'vit.encoder.layer.#'
-_HF_VIT = (
-  Row('cls', 'vit.embeddings.cls_token', ARRAY),
-  Row('pos_embed', 'vit.embeddings.position_embeddings', ARRAY),
-  Row('patch_embed/proj', 'vit.embeddings.patch_embeddings.projection', CONV),
-  Row('block_#/norm1', f'{_LAYER}.layernorm_before', NORM),
-  Row(
-    'block_#/attn/qkv',
-    (
-      f'{_LAYER}.attention.attention.query',
-      f'{_LAYER}.attention.attention.key',
-      f'{_LAYER}.attention.attention.value',
-    ),
-    QKV,
-  ),
-  Row('block_#/attn/out', f'{_LAYER}.attention.output.dense', HEADS_OUT),
-  Row('block_#/norm2', f'{_LAYER}.layernorm_after', NORM),
-  Row('block_#/mlp/fc1', f'{_LAYER}.intermediate.dense', DENSE),
-  Row('block_#/mlp/fc2', f'{_LAYER}.output.dense', DENSE),
-  Row('norm', 'vit.layernorm', NORM),
-  Row('pre_logits', 'vit.pooler.dense', DENSE),
-  Row('head', 'classifier', DENSE),
-)
-
-
-# What torch keeps in files though it follows from the sizes.
+# What torch keeps in files though it follows from the sizes, or serves no one.
 COMPUTED = re.compile(
-  r'.*\.(attn_mask|relative_position_index|relative_coords_table|k_bias)'
+  r'.*\.(attn_mask|relative_position_index|relative_coords_table|k_bias'
+  r'|num_batches_tracked)'
 )
-
-# Of the families whose names fit, reading takes the first.
-FAMILIES = {
-  'timm_vit': _TIMM_VIT,
-  'timm_hybrid': _TIMM_HYBRID,
-  'timm_stem': _TIMM_STEM,
-  'timm_mixer': _TIMM_MIXER,
-  'hf_vit': _HF_VIT,
-  # A file without a classifier.
-  'hf_vit_bare': respell(_HF_VIT, {'vit.': ''}),
-  # As transformers 5 calls them in memory.
-  'hf_vit_memory': respell(
-    _HF_VIT,
-    {
-      'encoder.layer.': 'layers.',
-      'attention.attention.query': 'attention.q_proj',
-      'attention.attention.key': 'attention.k_proj',
-      'attention.attention.value': 'attention.v_proj',
-      'attention.output.dense': 'attention.o_proj',
-      'intermediate.dense': 'mlp.fc1',
-      'output.dense': 'mlp.fc2',
-    },
-  ),
-  **convnext_names.FAMILIES,
-  **swin_names.FAMILIES,
-}
 
 
 def detect(names: Iterable[str]) -> str:
@@ -161,7 +43,7 @@ def detect(names: Iterable[str]) -> str:
   names = list(names)
   unknown = {
     family: [name for name in names if _find(name, rows, theirs=True) is None]
-    for family, rows in FAMILIES.items()
+    for family, rows in families.NAMES.items()
   }
   family = min(unknown, key=lambda family: len(unknown[family]))
   _check_all_known(unknown[family], family)
@@ -186,7 +68,7 @@ def to_ours(
       array is missing, or if the number of heads is not given or not possible.
   """
   theirs = {k: x for k, x in theirs.items() if not COMPUTED.fullmatch(k)}
-  rows = FAMILIES[detect(theirs)]
+  rows = families.NAMES[detect(theirs)]
   ours, missing = {}, []
   for name in theirs:
     row, form, numbers = _find(name, rows, theirs=True)
@@ -212,7 +94,7 @@ def from_ours(ours: Flat, *, family: str) -> dict:
 
   Args:
     ours: arrays by path, with blocks one by one.
-    family: a key of FAMILIES.
+    family: a key of families.NAMES.
 
   Returns:
     Contiguous arrays by name.
@@ -220,7 +102,7 @@ def from_ours(ours: Flat, *, family: str) -> dict:
   Raises:
     ValueError: if the family has no name for some of the parameters.
   """
-  rows = FAMILIES[family]
+  rows = families.NAMES[family]
   found = {path: _find(path, rows, theirs=False) for path in ours}
   _check_all_known([path for path, hit in found.items() if not hit], family)
   theirs = {}
@@ -271,7 +153,7 @@ def _check_all_known(unknown: list[str], family: str) -> None:
     raise ValueError(
       f'{len(unknown)} parameters have no counterpart in {family!r}: '
       f'{", ".join(sorted(unknown))}. Is it another architecture, or a file '
-      f'with more than the model? Known families: {", ".join(FAMILIES)}.'
+      f'with more than the model? Known families: {", ".join(families.NAMES)}.'
     )
 
 

@@ -67,6 +67,11 @@ ARRAY = (Form('', ''),)
 DENSE = (Form('kernel', 'weight', lambda x, heads: x.T, np.transpose), BIAS)
 NORM = (Form('scale', 'weight'), BIAS)
 SCALE = (Form('scale', 'gamma'),)
+BATCH_NORM = (
+  *NORM,
+  Form('mean', 'running_mean'),
+  Form('var', 'running_var'),
+)
 CONV = (
   Form(
     'kernel',

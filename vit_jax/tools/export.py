@@ -15,12 +15,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-import flax.traverse_util
 import jax
 import numpy as np
 import sklearn.datasets
 
-from vit_jax import data, experiment, models
+from vit_jax import data, experiment, models, pretrained
 from vit_jax.layers.pos_embed import sincos_2d
 from vit_jax.models import vit
 from vit_jax.pretrained.targets import TARGETS, Subject, write_json
@@ -78,33 +77,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def subject(trained: Trained) -> Subject:
-  """Collects what the targets need of a trained model.
-
-  Raises:
-    ValueError: if the model has a state besides its parameters.
-  """
+  """Collects what the targets need of a trained model."""
   run = trained.run
-  if jax.tree.leaves(trained.state):
-    raise ValueError(
-      f'Export knows no state besides parameters, and this model has '
-      f'{sorted(trained.state)}.'
-    )
   options = {'num_classes': len(run['class_names']), **run['config']['model']}
   config = {**run['config'], 'dtype': 'float32'}
   predict = experiment.make_predict(config, trained.objective)
 
-  def output(params, image):
-    params = flax.traverse_util.unflatten_dict(params, sep='/')
-    return predict(params, trained.state, {'image': image})
+  variables = {'params': trained.params, **trained.state}
 
-  params = flax.traverse_util.flatten_dict(trained.params, sep='/')
+  def output(params, image):
+    state = pretrained.split(params, like=variables)
+    return predict(state.pop('params'), state, {'image': image})
+
+  params = pretrained.join(variables)
   image = jax.ShapeDtypeStruct((1, *run['image_shape']), np.uint8)
   grid = jax.eval_shape(output, params, image).pyramid[0].shape[1:3]
   model = models.build(**options)
   return Subject(
     name=options['name'],
     model=model,
-    params=with_positions(jax.tree.map(np.asarray, params), model, grid=grid),
+    params=with_positions(params, model, grid=grid),
     logits=jax.jit(lambda params, image: output(params, image).logits),
     image_shape=run['image_shape'],
     class_names=run['class_names'],

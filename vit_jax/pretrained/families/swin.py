@@ -1,13 +1,16 @@
-"""Names of Swin and SwinV2: those of Microsoft, of timm and of Hugging Face.
+"""Swin and SwinV2: names at Microsoft, timm and Hugging Face; checkpoints.
 
 Merging ends a stage at Microsoft and Hugging Face; at timm, as here, it begins
 the next.
 """
 
 import math
+import re
+from collections.abc import Iterator
 
 import numpy as np
 
+from vit_jax.pretrained.entry import IMAGENET, Entry, Preprocessing
 from vit_jax.pretrained.torch_rows import (
   CONV,
   DENSE,
@@ -146,7 +149,7 @@ _HF_SWIN_V2 = (
   ),
 )
 
-FAMILIES = {
+NAMES = {
   'timm_swin': respell(_MS_SWIN, _TIMM),
   'timm_swin_v2': respell(_MS_SWIN_V2, _TIMM),
   'ms_swin': _MS_SWIN,
@@ -167,3 +170,63 @@ FAMILIES = {
     },
   ),
 }
+
+# Name at huggingface.co/timm -> accuracy, from MODELHUB.md of
+# microsoft/Swin-Transformer.
+_SWINS = {
+  'swin_tiny_patch4_window7_224.ms_in1k': 81.2,
+  'swin_small_patch4_window7_224.ms_in1k': 83.2,
+  'swin_base_patch4_window7_224.ms_in1k': 83.5,
+  'swin_base_patch4_window12_384.ms_in1k': 84.5,
+  'swin_tiny_patch4_window7_224.ms_in22k_ft_in1k': 80.9,
+  'swin_small_patch4_window7_224.ms_in22k_ft_in1k': 83.2,
+  'swin_base_patch4_window7_224.ms_in22k_ft_in1k': 85.2,
+  'swin_base_patch4_window12_384.ms_in22k_ft_in1k': 86.4,
+  'swin_large_patch4_window7_224.ms_in22k_ft_in1k': 86.3,
+  'swin_large_patch4_window12_384.ms_in22k_ft_in1k': 87.3,
+  'swin_tiny_patch4_window7_224.ms_in22k': None,
+  'swin_small_patch4_window7_224.ms_in22k': None,
+  'swin_base_patch4_window7_224.ms_in22k': None,
+  'swin_base_patch4_window12_384.ms_in22k': None,
+  'swin_large_patch4_window7_224.ms_in22k': None,
+  'swin_large_patch4_window12_384.ms_in22k': None,
+  'swinv2_tiny_window8_256.ms_in1k': 81.8,
+  'swinv2_tiny_window16_256.ms_in1k': 82.8,
+  'swinv2_small_window8_256.ms_in1k': 83.7,
+  'swinv2_small_window16_256.ms_in1k': 84.1,
+  'swinv2_base_window8_256.ms_in1k': 84.2,
+  'swinv2_base_window16_256.ms_in1k': 84.6,
+  'swinv2_base_window12to16_192to256.ms_in22k_ft_in1k': 86.2,
+  'swinv2_base_window12to24_192to384.ms_in22k_ft_in1k': 87.1,
+  'swinv2_large_window12to16_192to256.ms_in22k_ft_in1k': 86.9,
+  'swinv2_large_window12to24_192to384.ms_in22k_ft_in1k': 87.6,
+  'swinv2_base_window12_192.ms_in22k': None,
+  'swinv2_large_window12_192.ms_in22k': None,
+}
+
+
+def entries() -> Iterator[Entry]:
+  """All of them."""
+  pattern = re.compile(r'swin(v2)?_(.)\w*_window(\w+)_(?:\d+to)?(\d+)[.].*')
+  for name, accuracy in _SWINS.items():
+    second, letter, windows, digits = pattern.fullmatch(name).groups()
+    size = int(digits)
+    mean, std = IMAGENET
+    yield Entry(
+      name=f'swin/{name}',
+      location=f'hf://timm/{name}',
+      model='swin_v2' if second else 'swin',
+      variant=f'{letter.upper()}/{windows}',
+      overrides={},
+      # Images of 384 pixels are not cropped.
+      preprocessing=Preprocessing(
+        size,
+        resize_small=size * 256 // 224 if size < 384 else None,
+        interpolation='bicubic',
+        mean=mean,
+        std=std,
+      ),
+      labels='imagenet22k' if name.endswith('22k') else 'imagenet1k',
+      accuracy=accuracy,
+      source='SwinV2, arXiv:2111.09883' if second else 'Swin, arXiv:2103.14030',
+    )
