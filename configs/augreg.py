@@ -1,4 +1,4 @@
-"""Fine-tunes an AugReg checkpoint (How to train your ViT?, arXiv:2106.10270).
+r"""Fine-tunes an AugReg checkpoint (How to train your ViT?, arXiv:2106.10270).
 
 The checkpoint is the one that the paper recommends for the model, pre-trained
 on ImageNet-21k; a full file name without .npz takes any of the 50,000 others.

@@ -1,4 +1,4 @@
-"""Pre-trains the models of AugReg (How to train your ViT?, arXiv:2106.10270).
+r"""Pre-trains the models of AugReg (How to train your ViT?, arXiv:2106.10270).
 
   python -m vit_jax.main --config=configs/augreg_pretrain.py:B_16
   python -m vit_jax.main \

@@ -1,4 +1,4 @@
-"""Better plain ViT baselines for ImageNet-1k (arXiv:2205.01580).
+r"""Better plain ViT baselines for ImageNet-1k (arXiv:2205.01580).
 
   python -m vit_jax.main --config=configs/baseline.py
   python -m vit_jax.main --config=configs/baseline.py \

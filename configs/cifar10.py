@@ -1,4 +1,4 @@
-"""CIFAR-10 from scratch: what augmentation and mixup are worth to a small ViT.
+r"""CIFAR-10 from scratch: what augmentation and mixup are worth to a small ViT.
 
   python -m vit_jax.main --config=configs/cifar10.py:mixup
   python -m vit_jax.main --config=configs/cifar10.py:strong,scale=full,seed=1
@@ -109,6 +109,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'pool': 'gap',
     'scan': False,
   }
+  if args['optimizer'] == 'lamb':
+    config.model.head_std = 0.02  # it can hardly leave zeros
   config.optim = {
     'clip_norm': 1.0,
     **choose(OPTIMIZERS, word=args['optimizer'], kind='optimizer'),

@@ -1,4 +1,4 @@
-"""ConvNeXt (A ConvNet for the 2020s, arXiv:2201.03545).
+r"""ConvNeXt (A ConvNet for the 2020s, arXiv:2201.03545).
 
   python -m vit_jax.main --config=configs/convnext.py:T
   python -m vit_jax.main --config=configs/convnext.py:B,22k_finetune

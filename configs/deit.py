@@ -10,7 +10,8 @@ As in the authors' program, RandAugment takes the place of colour jitter,
 gradients are not clipped, and what is judged are the parameters, not their
 average: `--config.ema=0.99996` keeps that too, and judges it. Different from
 it: the rate changes with every step and not with every epoch, the cosine starts
-where the warm-up ends, and the initial parameters are those of ViT.
+where the warm-up ends, and the initial parameters are those of ViT, but for the
+head's.
 """
 
 import ml_collections
@@ -34,6 +35,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'variant': common.variant(args['model']),
     'gelu': 'erf',
     'drop_path': 0.1,
+    'head_std': 0.02,
     'scan': False,
   }
   config.objective.label_smoothing = 0.1

@@ -1,4 +1,4 @@
-"""DeiT III: Revenge of the ViT (arXiv:2204.07118).
+r"""DeiT III: Revenge of the ViT (arXiv:2204.07118).
 
   python -m vit_jax.main --config=configs/deit3.py:S_16
   python -m vit_jax.main --config=configs/deit3.py:B_16
@@ -27,8 +27,8 @@ Published top-1 on ImageNet-1k, in per cent, on 8 (S, B) or 32 GPUs:
 
 Different from the authors' program: the rate changes with every step and not
 with every epoch, the cosine starts where the warm-up ends, and the initial
-parameters are those of ViT. The class token has a position, which adds to it:
-another way to write the same function.
+parameters are those of ViT, but for the head's. The class token has a position,
+which adds to it: another way to write the same function.
 """
 
 import ml_collections
@@ -90,6 +90,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'gelu': 'erf',
     'layer_scale': 1e-4,
     'drop_path': (drop_path, drop_path),
+    'head_std': 0.02,  # LAMB can hardly leave zeros
     'scan': False,
   }
   config.optim.learning_rate = rate

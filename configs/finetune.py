@@ -1,4 +1,4 @@
-"""Fine-tunes any published checkpoint that the catalogue knows, on your images.
+r"""Fine-tunes any published checkpoint of the catalogue, on your images.
 
   python -m vit_jax.tools.zoo --pretrained '*'
   python -m vit_jax.main --config.data.train=/my/images \

@@ -1,4 +1,4 @@
-"""A ViT from scratch on your own images, with no line of code.
+r"""A ViT from scratch on your own images, with no line of code.
 
   python -m vit_jax.main --config=configs/from_scratch.py:S_16 \
       --config.data.train=/my/images

@@ -1,4 +1,4 @@
-"""Scaling Vision Transformers (arXiv:2106.04560), appendices B to D.
+r"""Scaling Vision Transformers (arXiv:2106.04560), appendices B to D.
 
   python -m vit_jax.main --config=configs/scaling.py:G_14
   python -m vit_jax.main --config=configs/scaling.py:B_16,steps=120000

@@ -1,4 +1,4 @@
-"""The compute frontier of Scaling Vision Transformers (arXiv:2106.04560).
+r"""The compute frontier of Scaling Vision Transformers (arXiv:2106.04560).
 
   python -m vit_jax.tools.sweep configs/scaling_laws.py:digits \
       --workdir=runs/digits | sh

@@ -1,4 +1,4 @@
-"""Fine-tunes the ImageNet-21k checkpoints of the ViT paper (arXiv:2010.11929).
+r"""Fine-tunes the ImageNet-21k checkpoints of the ViT paper (arXiv:2010.11929).
 
   python -m vit_jax.main --config=configs/vit.py:b16,cifar10
   python -m vit_jax.main --config=configs/vit.py:r50_b16,imagenet2012

@@ -31,11 +31,14 @@ class Output(NamedTuple):
     logits: (b, k) of the classification head; None if the model has no head.
     pooled: (b, d) the features that the head reads.
     pyramid: feature maps (b, h, w, d), finest first.
+    heads: logits (b, k) of each head, where there are several and `logits` is
+      their mean.
   """
 
   logits: Array | None
   pooled: Array
   pyramid: tuple[Array, ...] = ()
+  heads: tuple[Array, ...] = ()
 
 
 class Objective(NamedTuple):

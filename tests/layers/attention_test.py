@@ -116,3 +116,11 @@ def test_heads_that_do_not_divide_the_width_are_refused():
     ValueError, match=r'num_heads=3 .*width=8.*\[1, 2, 4, 8\]'
   ):
     MultiHeadAttention(num_heads=3).init(jax.random.key(0), jnp.ones((1, 2, 8)))
+
+
+def test_heads_share_the_width_that_comes_out():
+  tokens, module = normal(0, 2, 5, 8), MultiHeadAttention(3, width=12)
+  out, variables = module.init_with_output(jax.random.key(1), tokens)
+  assert out.shape == (2, 5, 12)
+  assert variables['params']['qkv']['kernel'].shape == (8, 3, 3, 4)
+  assert variables['params']['out']['kernel'].shape == (3, 4, 12)

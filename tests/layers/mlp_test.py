@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from vit_jax.layers.mlp import Mlp
+from vit_jax.layers.mlp import GELU, Mlp
 
 
 def test_the_mlp_is_dense_gelu_dense():
@@ -55,3 +55,12 @@ def test_dropout_strikes_both_layers_and_in_training_only():
 def test_an_unknown_gelu_is_refused():
   with pytest.raises(ValueError, match="gelu: 'tan'.*'tanh'"):
     Mlp(8, gelu='tan').init(jax.random.key(0), jnp.ones((1, 8)))
+
+
+def test_the_quick_gelu_is_a_sigmoid():
+  x = jnp.linspace(-6, 6, 25)[None]
+  quick, exact = GELU['quick'](x), GELU['erf'](x)
+  np.testing.assert_allclose(
+    quick, x * special.expit(1.702 * np.asarray(x)), rtol=1e-4, atol=1e-6
+  )
+  assert 0.01 < jnp.abs(quick - exact).max() < 0.021

@@ -1,6 +1,7 @@
 """Contracts that every entry of MODELS keeps."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +21,86 @@ SWIN = dict(
   width=8, depths=(2, 1), num_heads=(2, 4), window_size=2, num_classes=3
 )
 CONVNEXT = dict(width=8, depths=(2, 1), layer_scale=1.0, num_classes=3)
+DINAT = dict(
+  width=8,
+  depths=(2, 1),
+  num_heads=(2, 4),
+  mlp_ratio=2,
+  dilations=(2, 1),
+  kernel_size=3,
+  num_classes=3,
+)
+CVT = dict(widths=(8, 12), depths=(1, 2), num_heads=(2, 3), num_classes=3)
+MOBILEVIT_V2 = dict(widths=(8, 12), residuals=(1,), depths=(2,), num_classes=3)
+MOBILEVIT = MOBILEVIT_V2 | dict(
+  token_widths=(16,), expansion=2, feature_width=12
+)
+PVT = dict(
+  widths=(8, 12),
+  depths=(2, 1),
+  num_heads=(2, 3),
+  mlp_ratios=(2, 1),
+  reductions=(2, 1),
+  num_classes=3,
+)
+T2T_VIT = dict(
+  width=8, depth=2, mlp_dim=16, num_heads=2, token_width=4, num_classes=3
+)
+TNT = dict(
+  patch_size=8,
+  word_width=4,
+  word_heads=2,
+  width=8,
+  num_heads=2,
+  depth=2,
+  num_classes=3,
+)
+RESNET = dict(widths=(8, 16), depths=(2, 1), stem_width=8, num_classes=3)
+COATNET = dict(
+  stem_width=8,
+  widths=(8, 16),
+  depths=(2, 2),
+  layout='CT',
+  strides=(2, 2),
+  head_dim=8,
+  num_classes=3,
+)
+EFFICIENTNET = dict(
+  stem_width=8,
+  widths=(8, 16),
+  depths=(1, 2),
+  head_width=16,
+  num_classes=3,
+)
 # One small model for each architecture, and one for each way it branches.
 SMALL = {
+  'coatnet': ('coatnet', COATNET),
   'convnext': ('convnext', CONVNEXT),
   'convnext isotropic': (
     'convnext',
     CONVNEXT | dict(depths=(2,), patch_norm=False, layer_scale=None),
   ),
+  'cpvt': ('cpvt', VIT),
+  'cpvt gap': ('cpvt', VIT | dict(pool='gap', num_pegs=2)),
+  'cvt': ('cvt', CVT),
+  'deit': ('deit', VIT),
+  'dinat': ('dinat', DINAT | dict(layer_scale=1.0)),
+  'dinat as swin': ('dinat', DINAT | dict(overlap=False)),
+  'efficientnet': ('efficientnet', EFFICIENTNET),
   'mlp_mixer': ('mlp_mixer', MIXER),
+  'mobilevit': ('mobilevit', MOBILEVIT),
+  'mobilevit_v2': ('mobilevit_v2', MOBILEVIT_V2),
+  'pvt': ('pvt', PVT),
+  'pvt_v2': ('pvt_v2', PVT),
+  'pvt_v2 linear': ('pvt_v2', PVT | dict(linear=True)),
+  'resnet': ('resnet', RESNET | dict(bottleneck=False)),
+  'resnet bottleneck': ('resnet', RESNET | dict(bottleneck=True)),
   'swin': ('swin', SWIN),
   'swin_v2': ('swin_v2', SWIN | dict(pretrained_windows=(2, 3))),
+  't2t_vit': ('t2t_vit', T2T_VIT),
+  't2t_vit transformer': ('t2t_vit', T2T_VIT | dict(tokens='transformer')),
+  'tnt': ('tnt', TNT),
+  'twins_pcpvt': ('twins_pcpvt', PVT),
   'vit': ('vit', VIT),
   'vit gap': ('vit', VIT | dict(pool='gap', pos_embed='sincos2d')),
   'vit map': ('vit', VIT | dict(pool='map', layer_scale=0.1, gelu='erf')),
@@ -38,11 +109,36 @@ SMALL = {
 }
 # Of the maps, in pixels; for all others (4,).
 STRIDES = {
+  'coatnet': (4, 8),
   'convnext': (4, 8),
+  'dinat': (4, 8),
+  'dinat as swin': (4, 8),
+  'efficientnet': (2, 4),
+  'cvt': (4, 8),
+  'mobilevit': (2, 4),
+  'mobilevit_v2': (2, 4),
+  'pvt': (4, 8),
+  'pvt_v2': (4, 8),
+  'pvt_v2 linear': (4, 8),
+  'resnet': (4, 8),
+  'resnet bottleneck': (4, 8),
   'swin': (4, 8),
   'swin_v2': (4, 8),
+  't2t_vit': (16,),
+  't2t_vit transformer': (16,),
+  'tnt': (8,),
+  'twins_pcpvt': (4, 8),
   'vit hybrid': (8,),
 }
+# Parameters that the logits do not depend on.
+IDLE = re.compile(
+  # All channels of a token move alike, which every norm takes away again.
+  r'.*/token_mlp/fc2/bias'
+  # All keys move alike, which the softmax takes away again.
+  r'|.*/attn/(k|k_conv/norm)/bias'
+  # The class token is all that counts in the last block, and passes this by.
+  r'|stage_1/block_1/attn/q_conv/.*'
+)
 every_model = pytest.mark.parametrize('case', SMALL)
 SCANNED = [
   case
@@ -78,7 +174,10 @@ def model_and_params(case):
 
   def draw(path, x):
     value = jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32)
-    return 0.5 + jnp.abs(value) if path[-1].key == 'var' else value
+    # Without them, little would come through the norms of batches.
+    start = {'scale': 1.0, 'var': 0.5}
+    name = path[-1].key
+    return start[name] + jnp.abs(value) if name in start else value
 
   return model, jax.tree.map_with_path(draw, shapes)
 
@@ -112,12 +211,16 @@ def test_outputs_have_the_promised_shapes(case):
   model, params = model_and_params(case)
   output = jax.eval_shape(model.apply, params, images())
   strides = STRIDES.get(case, (4,))
-  width = SMALL[case][1]['width'] * strides[-1] // strides[0]
+  fields = SMALL[case][1]
+  if 'widths' in fields:
+    widths = fields['widths']
+  else:
+    widths = [fields['width'] * stride // strides[0] for stride in strides]
   assert output.logits.shape == (3, 3)
-  assert output.pooled.shape == (3, 5 if case == 'vit tanh' else width)
+  assert output.pooled.shape == (3, 5 if case == 'vit tanh' else widths[-1])
   assert [x.shape for x in output.pyramid] == [
-    (3, 16 // stride, 24 // stride, width * stride // strides[-1])
-    for stride in strides
+    (3, -(-16 // stride), -(-24 // stride), width)
+    for stride, width in zip(strides, widths, strict=True)
   ]
 
 
@@ -143,8 +246,7 @@ def test_every_parameter_receives_a_gradient(case):
   grads = jax.jit(jax.grad(loss))(params)
   for path, grad in jax.tree.leaves_with_path(grads['params']):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
-    # It moves all channels of a token alike, which every norm takes away again.
-    if not name.endswith('token_mlp/fc2/bias'):
+    if not IDLE.fullmatch(name):
       assert np.abs(grad).max() > 1e-6, name
 
 
@@ -209,7 +311,8 @@ def test_drop_path_is_random_in_training_and_absent_in_evaluation(case, scan):
 def test_every_published_variant_builds(name, variant):
   model = models.build(name, variant, num_classes=7)
   assert model.num_classes == 7
-  assert model.width % 32 == 0
+  widths = model.widths if hasattr(model, 'widths') else [model.width]
+  assert all(width % 8 == 0 for width in widths)
 
 
 def test_overrides_win_over_the_variant():

@@ -75,6 +75,56 @@ def test_each_block_has_its_own_rate_and_its_own_draws(scan):
   np.testing.assert_allclose(correlation, np.eye(depth - 1), atol=0.06)
 
 
+class Remember(nn.Module):
+  """A block whose output tells which rates and numbers came, in which order."""
+
+  @nn.compact
+  def __call__(self, tokens, *, drop_path, number, train):
+    step = self.param('step', nn.initializers.normal(), (1, 1, 1))
+    return 2 * tokens + step + drop_path + number
+
+
+class RememberMore(Remember):
+  """A block of another kind."""
+
+  @nn.compact
+  def __call__(self, tokens, **options):
+    more = self.param('more', nn.initializers.normal(), (1, 1, 1))
+    return super().__call__(tokens, **options) + more
+
+
+class Mixed(nn.Module):
+  first: int
+  scan: bool = False
+
+  @nn.compact
+  def __call__(self, tokens):
+    return apply_blocks(
+      Remember,
+      tokens,
+      depth=3,
+      drop_path=0.5,
+      scan=self.scan,
+      train=False,
+      first=[RememberMore] * self.first,
+      number=[3, 1, 4],
+    )
+
+
+@pytest.mark.parametrize('first', [0, 1, 3])
+def test_the_first_blocks_may_be_of_another_kind(first):
+  unrolled, scanned = Mixed(first), Mixed(first, scan=True)
+  tokens = jnp.ones((2, 1, 1))
+  out, params = unrolled.init_with_output(jax.random.key(0), tokens)
+  kinds = ['more' in params['params'][f'block_{i}'] for i in range(3)]
+  assert kinds == [i < first for i in range(3)]
+  stacked = stack_blocks(params)
+  fresh = jax.eval_shape(scanned.init, jax.random.key(0), tokens)
+  assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(jnp.shape, fresh)
+  np.testing.assert_allclose(scanned.apply(stacked, tokens), out, rtol=1e-5)
+  assert_same(unstack_blocks(stacked), params)
+
+
 @hypothesis.settings(deadline=None, max_examples=10)
 @hypothesis.given(depth=st.integers(1, 12))
 def test_unstacking_undoes_stacking(depth):
@@ -131,9 +181,18 @@ def test_blocks_without_arrays_take_the_depth_of_the_others():
   assert_same(unstack_blocks(stack_blocks(tree)), tree)
 
 
-def test_blocks_that_are_not_alike_are_refused():
-  with pytest.raises(ValueError):
-    stack_blocks({'block_0': {'x': jnp.ones(1)}, 'block_1': {'y': jnp.ones(1)}})
+@hypothesis.settings(deadline=None, max_examples=10)
+@hypothesis.given(start=st.integers(1, 3), depth=st.integers(1, 11))
+def test_blocks_of_another_kind_before_the_others_stay_as_they_are(
+  start, depth
+):
+  others = {f'block_{i}': {'x': jnp.array(i), 'y': i} for i in range(start)}
+  alike = {f'block_{start + i}': {'x': jnp.array(i)} for i in range(depth)}
+  stacked = stack_blocks(others | alike)
+  assert set(stacked) == {*others, 'blocks'}
+  np.testing.assert_array_equal(stacked['blocks']['x'], range(depth))
+  assert_same(stack_blocks(stacked), stacked)
+  assert_same(unstack_blocks(stacked), others | alike)
 
 
 def test_a_missing_block_is_named():

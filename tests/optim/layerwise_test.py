@@ -42,6 +42,15 @@ def test_scanned_blocks_get_the_rates_of_unrolled_ones():
   assert mults['pos_embed'] == 0.125 and mults['norm']['scale'] == 1.0
 
 
+def test_blocks_before_the_scanned_ones_count_too():
+  params = unrolled() | {'blocks': {'mlp': {'kernel': jnp.ones((3, 2, 2))}}}
+  mults = layerwise.multipliers(params, layer_decay=0.5)
+  assert mults['block_0']['mlp']['kernel'] == 0.5**5
+  assert mults['block_1']['mlp']['kernel'] == 0.5**4
+  stacked = mults['blocks']['mlp']['kernel']
+  np.testing.assert_array_equal(stacked.ravel(), [0.125, 0.25, 0.5])
+
+
 def test_blocks_may_lie_deeper_and_be_more_than_ten():
   params = {
     'encoder': {f'block_{i}': {'kernel': jnp.ones(2)} for i in range(12)}

@@ -200,5 +200,5 @@ def test_biases_are_resampled_as_in_torch(timm, old, new):
     new_window_size=(new, new),
     new_bias_shape=((2 * new - 1) ** 2, 3),
   )
-  ours = fit.resize_bias_table(table, side=2 * new - 1)
+  ours = fit.resize_bias_table(table, size=(2 * new - 1,) * 2)
   np.testing.assert_allclose(ours.reshape(-1, 3), theirs.numpy(), atol=1e-5)

@@ -2,15 +2,15 @@
 
 import json
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parity.torch_models import zeros
 from vit_jax import models
 from vit_jax.ops import augment
-from vit_jax.pretrained import torch_names
+from vit_jax.pretrained import join, split, torch_names
 from vit_jax.pretrained.targets import Subject
 from vit_jax.tools.export import export, with_positions
 
@@ -36,6 +36,25 @@ MIXER = dict(
   channel_dim=72,
   num_classes=5,
 )
+TNT = dict(
+  name='tnt',
+  patch_size=8,
+  word_width=8,
+  word_heads=2,
+  width=32,
+  num_heads=4,
+  depth=2,
+  num_classes=5,
+)
+PVT_V2 = dict(
+  name='pvt_v2',
+  widths=(8, 12),
+  depths=(2, 1),
+  num_heads=(2, 3),
+  mlp_ratios=(2, 1),
+  reductions=(2, 1),
+  num_classes=5,
+)
 SWIN = dict(
   name='swin',
   width=8,
@@ -51,18 +70,16 @@ SWIN_V2 = SWIN | {'name': 'swin_v2', 'pretrained_windows': (3, 4)}
 def make_subject(options, *, size=SIZE, preprocess=()):
   model = models.build(**options)
   image = jnp.zeros((1, *size, 3))
-  params = jax.eval_shape(model.init, jax.random.key(0), image)['params']
+  variables = zeros(model, image)
   rng = np.random.default_rng(0)
   params = {
     path: rng.normal(path.endswith('scale'), 0.2, x.shape).astype(np.float32)
-    for path, x in flax.traverse_util.flatten_dict(params, sep='/').items()
+    for path, x in join(variables).items()
   }
 
   def output(params, image):
-    params = flax.traverse_util.unflatten_dict(params, sep='/')
-    return model.apply(
-      {'params': params}, augment.normalize(image, **NORMALIZE)
-    )
+    image = augment.normalize(image, **NORMALIZE)
+    return model.apply(split(params, like=variables), image)
 
   uint8 = jax.ShapeDtypeStruct(image.shape, jnp.uint8)
   grid = jax.eval_shape(output, params, uint8).pyramid[0].shape[1:3]
@@ -92,8 +109,15 @@ def random_images(batch_size, size=SIZE):
     VIT | {'pool': 'gap', 'pos_embed': 'sincos2d'},
     VIT | {'pos_embed': 'none', 'patch_size': (8, 4)},
     MIXER,
+    PVT_V2,
+    PVT_V2 | {'linear': True},
+    PVT_V2 | {'name': 'twins_pcpvt'},
+    TNT,
   ],
-  ids=['token', 'gap', 'map', 'sincos2d', 'none', 'mixer'],
+  ids=[
+    *('token', 'gap', 'map', 'sincos2d', 'none', 'mixer', 'pvt_v2'),
+    *('pvt_v2_linear', 'twins_pcpvt', 'tnt'),
+  ],
 )
 def test_timm_computes_the_same(timm, options, tmp_path):
   reader, difference = export(
@@ -180,11 +204,18 @@ def test_timm_loads_the_arrays_strictly_by_name(timm, tmp_path):
   assert model.pretrained_cfg['label_names'][1] == 'bee'
 
 
-@pytest.mark.parametrize('gelu', ['tanh', 'erf'])
-def test_transformers_computes_the_same(timm, gelu, tmp_path):
+@pytest.mark.parametrize(
+  'options',
+  [
+    {'gelu': 'tanh', 'pos_embed': 'sincos2d'},
+    {'gelu': 'erf', 'pos_embed': 'sincos2d'},
+    {'name': 'deit'},
+  ],
+)
+def test_transformers_computes_the_same(timm, options, tmp_path):
   import transformers
 
-  subject = make_subject(VIT | {'gelu': gelu, 'pos_embed': 'sincos2d'})
+  subject = make_subject(VIT | options)
   reader, difference = export(
     subject, tmp_path, to='hf', images=random_images(3)
   )

@@ -64,7 +64,7 @@ def compare(ours, flat, expected, *, image, stages, maps=()):
   Returns:
     Our output.
   """
-  fresh = jax.eval_shape(ours.init, jax.random.key(0), image)
+  fresh = zeros(ours, image)
   assert shapes(flat) == shapes(join(fresh))
   variables = jax.tree.map(jnp.asarray, split(flat, like=fresh))
   run = functools.partial(
@@ -78,7 +78,7 @@ def compare(ours, flat, expected, *, image, stages, maps=()):
   actual |= {f'map {i}': value for i, value in enumerate(output.pyramid)}
   stages = [*stages, *((f'map {i}', name) for i, name in enumerate(maps))]
   for mine, other in stages:
-    value, target = np.asarray(actual[mine]), expected[other].numpy()
+    value, target = np.asarray(actual[mine]), np.asarray(expected[other])
     if value.ndim == target.ndim == 4 and value.shape != target.shape:
       target = target.transpose(0, 2, 3, 1)
     value = value.reshape(target.shape)
@@ -86,6 +86,47 @@ def compare(ours, flat, expected, *, image, stages, maps=()):
     assert error <= 1e-4, f'{mine}: relative error {error:.1e}'
   np.testing.assert_array_equal(output.logits, actual['head'])
   return output
+
+
+def compare_training(torch, ours, theirs, *, image, num_heads=None):
+  """Compares the logits and the new statistics of one pass in training.
+
+  Of the variance of a batch, torch keeps the unbiased estimate.
+
+  Args:
+    torch: the package.
+    ours: our model.
+    theirs: their model, randomised; nothing may be dropped.
+    image: float (b, h, w, c).
+    num_heads: for `torch_names.to_ours`.
+  """
+  before = {k: x.copy() for k, x in arrays(theirs).items()}
+  counts = {}
+  for name, module in theirs.named_modules():
+    if isinstance(module, torch.nn.BatchNorm2d):
+
+      def count(module, inputs, *, name=name):
+        n = inputs[0].numel() // inputs[0].shape[1]
+        counts[name] = n, module.momentum
+
+      module.register_forward_pre_hook(count)
+  with torch.no_grad():
+    output = theirs.train()(torch.from_numpy(image.transpose(0, 3, 1, 2)))
+  after = arrays(theirs)
+  for name, (n, momentum) in counts.items():
+    name = f'{name}.running_var'
+    kept = (1 - momentum) * before[name]
+    after[name] = kept + (after[name] - kept) * (n - 1) / n
+  variables, expected = (
+    split(torch_names.to_ours(x, num_heads=num_heads), like=zeros(ours, image))
+    for x in (before, after)
+  )
+  train = functools.partial(ours.apply, train=True, mutable=['batch_stats'])
+  actual, state = jax.jit(train)(variables, jnp.asarray(image))
+  logits = output if isinstance(output, torch.Tensor) else output.logits
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
+  close(actual.logits, logits)
+  jax.tree.map(close, state['batch_stats'], expected['batch_stats'])
 
 
 def check_names(name, variant, state, *, family, size=224):
@@ -100,17 +141,21 @@ def check_names(name, variant, state, *, family, size=224):
   """
   model = models.build(name, variant, num_classes=1000)
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  ours = jax.eval_shape(model.init, jax.random.key(0), image)
-  ours = join(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), ours))
+  ours = join(zeros(model, image))
   theirs = torch_names.from_ours(ours, family=family)
-  assert torch_names.detect(state) == family
   expected = {
     k: v for k, v in state.items() if not torch_names.COMPUTED.fullmatch(k)
   }
+  assert torch_names.detect(expected) == family
   assert shapes(theirs) == shapes(expected)
-  num_heads = getattr(model, 'num_heads', None)
-  back = torch_names.to_ours(theirs, num_heads=num_heads)
+  back = torch_names.to_ours(theirs, num_heads=torch_names.heads_of(ours))
   assert shapes(back) == shapes(ours)
+
+
+def zeros(model, image):
+  """Variables of our model, all zero."""
+  fresh = jax.eval_shape(model.init, jax.random.key(0), image)
+  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), fresh)
 
 
 def shapes(arrays):

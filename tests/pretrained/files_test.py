@@ -1,3 +1,4 @@
+import argparse
 import io
 import pickle
 import sys
@@ -63,6 +64,20 @@ def test_a_file_of_torch_is_read(tmp_path, wrapper):
   content['c'] = content['c'].bfloat16()
   torch.save({wrapper: content} if wrapper else content, tmp_path / 'x.pth')
   same(files.read(tmp_path / 'x.pth'), ARRAYS)
+
+
+@pytest.mark.parity
+def test_of_a_training_run_in_a_file_of_torch_the_average_is_read(tmp_path):
+  import torch
+
+  content = {name: torch.from_numpy(x) for name, x in ARRAYS.items()}
+  run = {
+    'args': argparse.Namespace(lr=0.1),
+    'state_dict': {name: 0 * x for name, x in content.items()},
+    'state_dict_ema': content,
+  }
+  torch.save(run, tmp_path / 'x.pth.tar')
+  same(files.read(tmp_path / 'x.pth.tar'), ARRAYS)
 
 
 @pytest.mark.parity

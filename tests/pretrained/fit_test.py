@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,9 @@ import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vit_jax.models.deit import DeiT
 from vit_jax.models.mlp_mixer import MlpMixer
+from vit_jax.models.pvt import PVT
 from vit_jax.models.swin import Swin
 from vit_jax.models.vit import ViT
 from vit_jax.pretrained import fit as fitting
@@ -177,6 +181,24 @@ def test_without_a_class_token_its_position_is_left_out():
   np.testing.assert_array_equal(fitted['pos_embed'], expected)
 
 
+def test_a_vit_becomes_a_deit_and_the_reverse():
+  """Positions of tokens and patches stay with their own."""
+  fields = dict(patch_size=4, width=D, depth=1, mlp_dim=8, num_heads=2)
+  distilled = random_params(DeiT(**fields, num_classes=5), (8, 8))
+  plain = random_params(vit(), (8, 8))
+  back = fit(distilled, plain, grid=(2, 2))
+  kept = [0, 2, 3, 4, 5]
+  positions = distilled['pos_embed']
+  np.testing.assert_array_equal(back['pos_embed'], positions[:, kept])
+  for name in ('cls', 'head/kernel'):
+    np.testing.assert_array_equal(back[name], distilled[name])
+  new = fit(plain, distilled, grid=(2, 2), head='new')
+  np.testing.assert_array_equal(new['pos_embed'][:, kept], plain['pos_embed'])
+  np.testing.assert_array_equal(new['pos_embed'][:, 1], positions[:, 1])
+  for name in ('dist', 'head/kernel', 'head_dist/kernel'):
+    np.testing.assert_array_equal(new[name], distilled[name])
+
+
 def test_a_new_class_token_stands_where_it_did():
   loaded = random_params(vit(pool='gap'), (8, 8))
   initial = random_params(vit(), (8, 8))
@@ -330,24 +352,55 @@ def swin(window_size):
   return Swin(D, (1, 1), (2, 2), window_size, num_classes=5)
 
 
+def pvt():
+  stages = dict(widths=(D, D), depths=(1, 1), num_heads=(2, 2))
+  return PVT(**stages, mlp_ratios=(1, 1), reductions=(2, 1), num_classes=5)
+
+
+@pytest.mark.parametrize('resample', ['bilinear', 'bicubic'])
+def test_every_stage_of_a_pvt_has_positions_of_its_own(resample):
+  loaded, initial = (
+    random_params(pvt(), size) for size in ((16, 16), (28, 44))
+  )
+  fitted = fit(loaded, initial, grid=(3, 5), resample=resample)
+  resized = functools.partial(fitting.resample_grid, method=resample)
+  old, new = loaded['stage_0/pos_embed'], fitted['stage_0/pos_embed']
+  np.testing.assert_array_equal(new[0], resized(old[0], grid=(7, 11)))
+  old, new = loaded['stage_1/pos_embed'][0], fitted['stage_1/pos_embed'][0]
+  np.testing.assert_array_equal(new[0], old[0])
+  expected = resized(old[1:].reshape(2, 2, D), grid=(3, 5)).reshape(15, D)
+  np.testing.assert_array_equal(new[1:], expected)
+  name = 'stage_0/patch_embed/proj/kernel'
+  np.testing.assert_array_equal(fitted[name], loaded[name])
+  assert logits(pvt(), fitted, array(1, 28, 44, 3)).shape == (1, 5)
+
+
+def test_a_pvt_for_images_of_the_same_size_is_unchanged():
+  loaded, initial = (random_params(pvt(), (16, 24)) for _ in range(2))
+  fitted = fit(loaded, initial, grid=(2, 3))
+  assert fitted.keys() == loaded.keys()
+  for name in loaded:
+    np.testing.assert_array_equal(fitted[name], loaded[name])
+
+
 def test_biases_of_other_windows_are_resampled():
   loaded = random_params(swin(2), (16, 16))
   initial = random_params(swin(3), (24, 24))
   fitted = fit(loaded, initial, grid=(3, 3))
   name = 'stage_1/block_0/position_bias/table'
-  expected = fitting.resize_bias_table(loaded[name], side=5)
+  expected = fitting.resize_bias_table(loaded[name], size=(5, 5))
   np.testing.assert_array_equal(fitted[name], expected)
   assert expected.shape == (5, 5, 2)
   # The middle stays, and what is the same on both sides stays so.
   symmetric = loaded[name] + loaded[name][::-1, ::-1]
-  larger = fitting.resize_bias_table(symmetric, side=5)
+  larger = fitting.resize_bias_table(symmetric, size=(5, 5))
   np.testing.assert_allclose(larger, larger[::-1, ::-1], atol=1e-6)
   np.testing.assert_allclose(larger[2, 2], symmetric[1, 1], atol=1e-6)
 
 
 def test_biases_of_the_same_windows_are_unchanged():
   table = array(5, 5, 2)
-  assert fitting.resize_bias_table(table, side=5) is table
+  assert fitting.resize_bias_table(table, size=(5, 5)) is table
 
 
 def test_the_type_is_that_of_the_model():

@@ -32,6 +32,19 @@ def parse(monkeypatch):
   return parsed
 
 
+def shell_lines(capsys):
+  """What a shell makes of the output: it leaves comments out."""
+  lines = capsys.readouterr().out.splitlines()
+  return [line for line in lines if not line.startswith('#')]
+
+
+def test_the_numbers_of_the_paper_come_first_as_comments(capsys):
+  sweep.main(['configs/augreg_pretrain.py:B_16'])
+  lines = capsys.readouterr().out.splitlines()
+  table = [line.split() for line in lines[:60] if line.startswith('#   B_16')]
+  assert table == [['#', 'B_16', '79.84', '81.63', '83.46', '85.49']]
+
+
 @pytest.mark.parametrize('config', LINES)
 def test_every_line_is_a_command_with_a_directory_of_its_own(
   config, capsys, parse
@@ -39,7 +52,7 @@ def test_every_line_is_a_command_with_a_directory_of_its_own(
   sweep.main(
     [config, '--workdir=my runs', '--config.data.train=/a b', '--config.seed=3']
   )
-  lines = capsys.readouterr().out.splitlines()
+  lines = shell_lines(capsys)
   assert len(lines) == LINES[config]
   directories = set()
   for line in lines:
@@ -54,7 +67,7 @@ def test_every_line_is_a_command_with_a_directory_of_its_own(
 def test_an_index_picks_one_line(capsys, parse):
   config = 'configs/augreg.py:B_16,cifar100'
   sweep.main([config])
-  lines = capsys.readouterr().out.splitlines()
+  lines = shell_lines(capsys)
   sweep.main([config, '--index=7'])
   assert capsys.readouterr().out.splitlines() == [lines[7]]
   values = parse(lines[7])

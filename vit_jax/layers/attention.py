@@ -45,31 +45,36 @@ def dot_product_attention(
 class MultiHeadAttention(nn.Module):
   """Self-attention; query, key and value come from one fused projection.
 
-  Parameters: qkv/kernel (d, 3, h, t), qkv/bias (3, h, t), out/kernel (h, t, d),
+  Parameters: qkv/kernel (c, 3, h, t), qkv/bias (3, h, t), out/kernel (h, t, d),
   out/bias (d,), with t = d / h.
 
   Attributes:
     num_heads: h; must divide the width.
     kernel_init: of both kernels; None for Glorot's, for each projection.
+    qkv_bias: whether query, key and value have a bias.
+    width: d, of the tokens that come out; None for that of those that go in.
   """
 
   num_heads: int
   kernel_init: nn.initializers.Initializer | None = None
+  qkv_bias: bool = True
+  width: int | None = None
 
   @nn.compact
   def __call__(
     self,
-    tokens: Float[Array, 'b n d'],
+    tokens: Float[Array, 'b n c'],
     *,
     bias: Float[Array, '#b #h #n #n'] | None = None,
     mask: Bool[Array, '#b #h #n #n'] | None = None,
   ) -> Float[Array, 'b n d']:
     """Mixes the tokens of each example; see `dot_product_attention`."""
-    width = tokens.shape[-1]
+    width = self.width or tokens.shape[-1]
     heads = head_shape(width, num_heads=self.num_heads)
     qkv = nn.Einsum(
-      (width, 3, *heads),
-      'bnd,dsht->bnsht',
+      (tokens.shape[-1], 3, *heads),
+      'bnc,csht->bnsht',
+      use_bias=self.qkv_bias,
       kernel_init=self.kernel_init or _fused_init,
       name='qkv',
     )(tokens)  # (B, N, 3, H, T)
@@ -88,9 +93,11 @@ class CrossAttention(nn.Module):
 
   Attributes:
     num_heads: h; must divide the width of the query.
+    kernel_init: of all kernels; None for Glorot's, for each projection.
   """
 
   num_heads: int
+  kernel_init: nn.initializers.Initializer | None = None
 
   @nn.compact
   def __call__(
@@ -104,16 +111,21 @@ class CrossAttention(nn.Module):
     width = query.shape[-1]
     heads = head_shape(width, num_heads=self.num_heads)
     q = nn.Einsum(
-      (width, *heads), 'bqd,dht->bqht', kernel_init=_in_init, name='q'
+      (width, *heads),
+      'bqd,dht->bqht',
+      kernel_init=self.kernel_init or _in_init,
+      name='q',
     )(query)  # (B, Q, H, T)
     kv = nn.Einsum(
       (context.shape[-1], 2, *heads),
       'bnc,csht->bnsht',
-      kernel_init=_fused_init,
+      kernel_init=self.kernel_init or _fused_init,
       name='kv',
     )(context)  # (B, N, 2, H, T)
     mixed = dot_product_attention(q, kv[:, :, 0], kv[:, :, 1], mask=mask)
-    return _project_out(mixed, width=width, kernel_init=_out_init)
+    return _project_out(
+      mixed, width=width, kernel_init=self.kernel_init or _out_init
+    )
 
 
 def head_shape(width: int, *, num_heads: int) -> tuple[int, int]:

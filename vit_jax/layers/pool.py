@@ -17,7 +17,7 @@ class MAPHead(nn.Module):
   Attributes:
     num_heads: of the attention.
     mlp_dim: hidden width of the MLP.
-    gelu: 'tanh' or 'erf'.
+    gelu: 'tanh', 'erf' or 'quick'.
   """
 
   num_heads: int

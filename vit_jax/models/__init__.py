@@ -7,7 +7,27 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from vit_jax.lookup import choose, unknown
-from vit_jax.models import convnext, mlp_mixer, swin, swin_v2, vit
+from vit_jax.models import (
+  coatnet,
+  convnext,
+  cpvt,
+  cvt,
+  deit,
+  dinat,
+  efficientnet,
+  mlp_mixer,
+  mobilevit,
+  mobilevit_v2,
+  pvt,
+  pvt_v2,
+  resnet,
+  swin,
+  swin_v2,
+  t2t_vit,
+  tnt,
+  twins_pcpvt,
+  vit,
+)
 
 
 class Architecture(NamedTuple):
@@ -25,14 +45,36 @@ class Architecture(NamedTuple):
 
 
 MODELS = {
+  'coatnet': Architecture(coatnet.CoAtNet, coatnet.variant, coatnet.VARIANTS),
   'convnext': Architecture(
     convnext.ConvNeXt, convnext.variant, convnext.VARIANTS
+  ),
+  'cpvt': Architecture(cpvt.CPVT, cpvt.variant, cpvt.VARIANTS),
+  'cvt': Architecture(cvt.CvT, cvt.variant, cvt.VARIANTS),
+  'deit': Architecture(deit.DeiT, deit.variant, deit.VARIANTS),
+  'dinat': Architecture(dinat.DiNAT, dinat.variant, dinat.VARIANTS),
+  'efficientnet': Architecture(
+    efficientnet.EfficientNet, efficientnet.variant, efficientnet.VARIANTS
   ),
   'mlp_mixer': Architecture(
     mlp_mixer.MlpMixer, mlp_mixer.variant, mlp_mixer.VARIANTS
   ),
+  'mobilevit': Architecture(
+    mobilevit.MobileViT, mobilevit.variant, mobilevit.VARIANTS
+  ),
+  'mobilevit_v2': Architecture(
+    mobilevit_v2.MobileViTV2, mobilevit_v2.variant, mobilevit_v2.VARIANTS
+  ),
+  'pvt': Architecture(pvt.PVT, pvt.variant, pvt.VARIANTS),
+  'pvt_v2': Architecture(pvt_v2.PVTv2, pvt_v2.variant, pvt_v2.VARIANTS),
+  'resnet': Architecture(resnet.ResNet, resnet.variant, resnet.VARIANTS),
   'swin': Architecture(swin.Swin, swin.variant, swin.VARIANTS),
   'swin_v2': Architecture(swin_v2.SwinV2, swin_v2.variant, swin_v2.VARIANTS),
+  't2t_vit': Architecture(t2t_vit.T2TViT, t2t_vit.variant, t2t_vit.VARIANTS),
+  'tnt': Architecture(tnt.TNT, tnt.variant, tnt.VARIANTS),
+  'twins_pcpvt': Architecture(
+    twins_pcpvt.TwinsPCPVT, twins_pcpvt.variant, twins_pcpvt.VARIANTS
+  ),
   'vit': Architecture(vit.ViT, vit.variant, vit.VARIANTS),
 }
 

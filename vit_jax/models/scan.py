@@ -4,7 +4,8 @@ Unrolled, the parameters are `block_0`, `block_1`, ...; this runs faster on
 GPUs. Scanned, they are stacked on a new first axis under `blocks`: the program
 holds one block, so that it compiles several times faster at any depth. The two
 compute the same function, and `stack_blocks` and `unstack_blocks` convert one
-form of the parameters into the other.
+form of the parameters into the other. Where the first blocks are of another
+kind than the rest, only the rest are scanned: `block_0`, `blocks`.
 """
 
 import operator
@@ -15,7 +16,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from vit_jax.layers.drop_path import linear_rates
 from vit_jax.types import Array
@@ -25,48 +26,63 @@ _BLOCK = re.compile(r'block_\d+')
 
 def apply_blocks(
   make_block: Callable[..., nn.Module],
-  tokens: Float[Array, 'b *n d'],
+  tokens: PyTree[Float[Array, '...']],
   *,
   depth: int,
   drop_path: float | Sequence[float],
   scan: bool,
   train: bool,
+  first: Sequence[Callable[..., nn.Module]] = (),
   **each: Sequence[Any],
-) -> Float[Array, 'b *n d']:
+) -> PyTree[Float[Array, '...']]:
   """Applies `depth` blocks; call it inside a module's `nn.compact` method.
 
   Args:
     make_block: name -> module, called as `block(tokens, drop_path=, train=)`
       with the block's own rate, or None if nothing is to be dropped.
-    tokens: what enters the first block; a row or a map.
+    tokens: what enters the first block; a row or a map, or several of them.
     depth: number of blocks.
     drop_path: rate of the last block, or of the first and the last; see
       `linear_rates`.
     scan: whether the blocks share one program.
     train: whether dropout and drop path are on.
+    first: the makers of as many blocks at the start, if those are of another
+      kind, which they share.
     **each: other keywords of a block, with a value for every one.
   """
   rates = linear_rates(drop_path, depth=depth)
-  if not scan:
-    for i in range(depth):
-      rate = rates[i] if rates else None
-      own = {key: values[i] for key, values in each.items()}
-      block = make_block(name=f'block_{i}')
-      tokens = block(tokens, drop_path=rate, train=train, **own)
+  makers = [*first, *[make_block] * (depth - len(first))]
+  # Only blocks of one kind can share a program.
+  if scan:
+    unrolled = len(first) if len(first) < depth else 0
+  else:
+    unrolled = depth
+  for i in range(unrolled):
+    rate = rates[i] if rates else None
+    own = {key: values[i] for key, values in each.items()}
+    block = makers[i](name=f'block_{i}')
+    tokens = block(tokens, drop_path=rate, train=train, **own)
+  if unrolled == depth:
     return tokens
 
   def body(block, tokens, rate, own):
     return block(tokens, drop_path=rate, train=train, **own), None
 
-  scanned = nn.scan(
-    body,
-    variable_axes={'params': 0, 'intermediates': 0},
+  lifted = dict(
+    variable_axes={'params': 0, 'batch_stats': 0, 'intermediates': 0},
     split_rngs={'params': True, 'dropout': True},
-    length=depth,
   )
-  rates = jnp.asarray(rates) if rates else None
-  each = {key: jnp.asarray(values) for key, values in each.items()}
-  tokens, _ = scanned(make_block(name='blocks'), tokens, rates, each)
+  if depth == 1:
+    # A scan returns what it takes; a lone block may change the shape.
+    lone = nn.vmap(body, in_axes=None, axis_size=1, **lifted)
+    own = {key: x[0] for key, x in each.items()}
+    rate = rates[0] if rates else None
+    tokens, _ = lone(makers[0](name='blocks'), tokens, rate, own)
+    return jax.tree.map(operator.itemgetter(0), tokens)
+  scanned = nn.scan(body, length=depth - unrolled, **lifted)
+  rates = jnp.asarray(rates[unrolled:]) if rates else None
+  each = {key: jnp.asarray(x[unrolled:]) for key, x in each.items()}
+  tokens, _ = scanned(makers[-1](name='blocks'), tokens, rates, each)
   return tokens
 
 
@@ -78,7 +94,7 @@ def stack_blocks(tree: Any) -> Any:
       optimisers. Under `jax.eval_shape` it may hold shapes.
 
   Raises:
-    ValueError: if a block is missing, or the blocks are not alike.
+    ValueError: if a block is missing.
   """
 
   def stack(node):
@@ -93,7 +109,13 @@ def stack_blocks(tree: Any) -> Any:
         f'{sorted(node)}'
       )
     blocks = [stack_blocks(node[name]) for name in names]
-    return rest | {'blocks': jax.tree.map(lambda *x: jnp.stack(x), *blocks)}
+    kinds = [jax.tree.map(jnp.shape, block) for block in blocks]
+    start = max(
+      (i + 1 for i in range(depth) if kinds[i] != kinds[-1]), default=0
+    )
+    first = dict(zip(names[:start], blocks[:start], strict=True))
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *blocks[start:])
+    return rest | first | {'blocks': stacked}
 
   return jax.tree.map(stack, tree, is_leaf=_has_blocks)
 
@@ -122,9 +144,10 @@ def unstack_blocks(tree: Any, *, depth: int | None = None) -> Any:
       for k, v in node.items()
       if k != 'blocks'
     }
+    start = sum(map(_is_block, node))
     for i in range(_depth(node['blocks'], default=depth)):
       block = jax.tree.map(operator.itemgetter(i), node['blocks'])
-      rest[f'block_{i}'] = unstack_blocks(block, depth=depth)
+      rest[f'block_{start + i}'] = unstack_blocks(block, depth=depth)
     return rest
 
   return jax.tree.map(unstack, tree, is_leaf=_has_stack)
@@ -135,7 +158,11 @@ def _is_block(name: Any) -> bool:
 
 
 def _has_blocks(node: Any) -> bool:
-  return isinstance(node, dict) and any(map(_is_block, node))
+  return (
+    isinstance(node, dict)
+    and any(map(_is_block, node))
+    and not _has_stack(node)
+  )
 
 
 def _has_stack(node: Any) -> bool:

@@ -137,8 +137,9 @@ class ViT(nn.Module):
     pos_embed: 'learned', 'sincos2d' (fixed) or 'none'.
     representation_size: width of a dense layer with tanh before the head; None
       for no such layer.
+    head_std: deviation of the head's kernel at the start.
     head_bias: what the head's bias starts from, e.g. -10 for a sigmoid loss.
-    gelu: 'tanh' or 'erf'.
+    gelu: 'tanh', 'erf' or 'quick'.
     dropout: after the positions, the attention, and both layers of each MLP.
     drop_path: rate of the last block, rising linearly from 0; or those of the
       first and the last block.
@@ -156,6 +157,7 @@ class ViT(nn.Module):
   pool: str = 'token'
   pos_embed: str = 'learned'
   representation_size: int | None = None
+  head_std: float = 0.0
   head_bias: float = 0.0
   gelu: str = 'tanh'
   dropout: float = 0.0
@@ -177,11 +179,7 @@ class ViT(nn.Module):
       image = ResNet(tuple(self.resnet), name='resnet')(image)
     x = PatchEmbed(self.width, self.patch_size, name='patch_embed')(image)
     b, h, w, d = x.shape
-    tokens = x.reshape(b, h * w, d)  # (B, N, D)
-    if self.pool == 'token':
-      cls = self.param('cls', nn.initializers.zeros, (1, 1, d))
-      cls = jnp.broadcast_to(cls, (b, 1, d)).astype(tokens.dtype)
-      tokens = jnp.concatenate([cls, tokens], axis=1)  # (B, 1 + N, D)
+    tokens = self._prepend(x.reshape(b, h * w, d))  # (B, N, D)
     tokens = self._add_positions(tokens, grid=(h, w))
     tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
     make_block = functools.partial(
@@ -201,11 +199,19 @@ class ViT(nn.Module):
       train=train,
     )
     tokens = nn.LayerNorm(epsilon=1e-6, name='norm')(tokens)
-    patches = tokens[:, 1:] if self.pool == 'token' else tokens
-    pooled = self._pool(tokens)
-    return Output(
-      self._head(pooled), pooled, pyramid=(patches.reshape(b, h, w, d),)
-    )
+    patches = tokens[:, -h * w :]
+    return self._read(tokens)._replace(pyramid=(patches.reshape(b, h, w, d),))
+
+  def _prepend(self, tokens: Array) -> Array:
+    """(B, N, D) -> (B, 1 + N, D) with a class token, if it has one."""
+    return self._token('cls', tokens) if self.pool == 'token' else tokens
+
+  def _token(self, name: str, tokens: Array) -> Array:
+    """Puts a learned token before the others."""
+    b, _, d = tokens.shape
+    token = self.param(name, nn.initializers.zeros, (1, 1, d))
+    token = jnp.broadcast_to(token, (b, 1, d)).astype(tokens.dtype)
+    return jnp.concatenate([token, tokens], axis=1)
 
   def _add_positions(self, tokens: Array, *, grid: tuple[int, int]) -> Array:
     shape = (1, *tokens.shape[1:])
@@ -223,8 +229,12 @@ class ViT(nn.Module):
     known = ('learned', 'sincos2d', 'none')
     raise unknown(self.pos_embed, known=known, kind='pos_embed')
 
+  def _read(self, tokens: Array) -> Output:
+    """(B, N, D) -> logits and the features (B, D) that the head reads."""
+    pooled = self._pool(tokens)
+    return Output(self._head(pooled), pooled)
+
   def _pool(self, tokens: Array) -> Array:
-    """(B, N, D) -> (B, D), what the head reads."""
     if self.pool == 'token':
       pooled = tokens[:, 0]
     elif self.pool == 'gap':
@@ -239,12 +249,12 @@ class ViT(nn.Module):
       pooled = nn.tanh(dense(pooled))
     return pooled
 
-  def _head(self, pooled: Array) -> Array | None:
+  def _head(self, pooled: Array, *, name: str = 'head') -> Array | None:
     if self.num_classes is None:
       return None
     return nn.Dense(
       self.num_classes,
-      kernel_init=nn.initializers.zeros,
+      kernel_init=nn.initializers.normal(self.head_std),
       bias_init=nn.initializers.constant(self.head_bias),
-      name='head',
+      name=name,
     )(pooled)

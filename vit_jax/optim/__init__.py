@@ -84,7 +84,9 @@ def lamb(
   """Adam with the eps of LAMB; `build` adds the trust ratio after decay.
 
   DeiT III (arXiv:2204.07118) runs it with an eps of 1e-8 and a clip_norm of 1,
-  defaults of its code and of apex's FusedLAMB.
+  defaults of its code and of apex's FusedLAMB. A kernel that starts at zero, as
+  the head of a ViT, grows from its first step by no more than the learning rate
+  a step: give it a deviation (`head_std`).
   """
   return adam(b1=b1, b2=b2, eps=eps, momentum_dtype=momentum_dtype)
 

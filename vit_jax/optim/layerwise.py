@@ -1,9 +1,11 @@
 """What happens layer by layer, whether blocks are unrolled or scanned.
 
 A model holds its blocks as `block_0`, `block_1`, ... or, scanned, as one
-`blocks` whose parameters carry the depth as their leading axis.
+`blocks` whose parameters carry the depth as their leading axis. Blocks of
+another kind may stand before it.
 """
 
+import collections
 import re
 from collections.abc import Callable
 from typing import Any
@@ -58,7 +60,8 @@ def multipliers(params: Any, *, layer_decay: float) -> Any:
     if block and block['index']:
       layer = int(block['index']) + 1
     elif block:
-      layer = np.arange(1, depth + 1).reshape(-1, *[1] * (len(leaf.shape) - 1))
+      layers = np.arange(depth - leaf.shape[0] + 1, depth + 1)
+      layer = layers.reshape(-1, *[1] * (len(leaf.shape) - 1))
     elif any(map(_EMBEDDING.fullmatch, name.split('/'))):
       layer = 0
     else:
@@ -71,15 +74,15 @@ def multipliers(params: Any, *, layer_decay: float) -> Any:
 
 def _depth(named: list[tuple[str, Any]]) -> int:
   """Returns the number of blocks."""
-  depths = {}
+  stacks = collections.defaultdict(dict)
   for name, leaf in named:
     if block := _BLOCK.fullmatch(name):
-      stack = block['stack'] or ''
-      size = int(block['index']) + 1 if block['index'] else leaf.shape[0]
-      depths[stack] = max(size, depths[stack] if stack in depths else 0)
-  if len(depths) != 1:
+      sizes, index = stacks[block['stack'] or ''], block['index']
+      sizes[index] = 1 if index else leaf.shape[0]
+  if len(stacks) != 1:
     raise ValueError(
       'layer_decay needs exactly one stack of blocks (`block_0`, ... or '
-      f'`blocks`), found {len(depths)}: {sorted(depths)}.'
+      f'`blocks`), found {len(stacks)}: {sorted(stacks)}.'
     )
-  return next(iter(depths.values()))
+  (sizes,) = stacks.values()
+  return sum(sizes.values())

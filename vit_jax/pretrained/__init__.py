@@ -6,7 +6,6 @@ Statistics of batches are among them, 'norm/mean' beside 'norm/bias'.
 """
 
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,7 +57,7 @@ def initialize(
   initial = join(variables)
   path = locate(source, keeps_head=head in ('keep', 'slice'), cache=cache_dir)
   try:
-    loaded = to_ours(files.read(path), num_heads=_num_heads(initial))
+    loaded = to_ours(files.read(path), num_heads=torch_names.heads_of(initial))
     fitted = fit.fit(
       loaded,
       initial,
@@ -112,15 +111,10 @@ def locate(
   return fetch.fetch(address, cache_dir=cache)
 
 
-def _num_heads(params: Mapping[str, np.ndarray]) -> tuple[int, ...]:
-  """The number of heads of each stage, a ViT being one, from our parameters."""
-  kernel = re.compile(r'(?:.*/)?block_0/attn/qkv/kernel')
-  found = {k: x.shape[-2] for k, x in params.items() if kernel.fullmatch(k)}
-  return tuple(found[k] for k in sorted(found))
-
-
 def to_ours(
-  foreign: Flat, *, num_heads: int | Sequence[int] | None = None
+  foreign: Flat,
+  *,
+  num_heads: int | Sequence[int | None] | Mapping[str, int] | None = None,
 ) -> Flat:
   """Our parameters, flat, from a known format, which is told by the names.
 

@@ -3,6 +3,7 @@
 Nothing here unpickles: a pickle can run any code when it is opened.
 """
 
+import argparse
 import pathlib
 import zipfile
 import zlib
@@ -12,7 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-_FORMATS = '.npz, .safetensors, .bin, .pth or .pt'
+_FORMATS = '.npz, .safetensors, .bin, .pth, .pth.tar or .pt'
 _AGAIN = 'Fetch it again from where it was published.'
 
 
@@ -20,8 +21,9 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """All arrays of a file by name; bfloat16 and float16 come as float32.
 
   Args:
-    path: ends in .npz, .safetensors, .bin, .pth or .pt. The last three are
-      read by torch, which is needed only for them, with `weights_only=True`.
+    path: ends in .npz, .safetensors, .bin, .pth, .pth.tar or .pt. The last four
+      are read by torch, which is needed only for them, with
+      `weights_only=True`; of parameters and their average, the average.
 
   Raises:
     ValueError: if there is no such file, it is damaged, or it is not what its
@@ -100,14 +102,16 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
       'or use the .safetensors file of the same model.'
     ) from error
   try:
-    content = torch.load(path, map_location='cpu', weights_only=True)
+    # Many programs save their flags beside the arrays: plain values.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+      content = torch.load(path, map_location='cpu', weights_only=True)
   except Exception as error:  # torch raises errors of many kinds
     raise ValueError(
       f'{path} is damaged or holds more than arrays, and what could run code '
       'is not opened. Use the .safetensors file of the same model. torch '
       f'says: {str(error).splitlines()[0] if str(error) else error!r}'
     ) from error
-  for wrapper in ('model', 'state_dict'):
+  for wrapper in ('model', 'state_dict_ema', 'state_dict'):
     if isinstance(content, dict) and wrapper in content:
       content = content[wrapper]
   if not isinstance(content, dict):
@@ -127,5 +131,6 @@ READERS = {
   '.safetensors': _read_safetensors,
   '.bin': _read_torch,
   '.pth': _read_torch,
+  '.tar': _read_torch,
   '.pt': _read_torch,
 }

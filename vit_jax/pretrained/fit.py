@@ -13,6 +13,8 @@ import numpy as np
 from vit_jax.lookup import choose, unknown
 
 HEADS = ('auto', 'new', 'keep', 'slice')
+# In the order in which they stand before the patches.
+TOKENS = ('cls', 'dist')
 _LINES = 40  # of a diff, before it is cut short
 
 Flat = dict[str, np.ndarray]
@@ -32,9 +34,9 @@ def fit(
   """Loaded parameters in the shapes of the initial ones.
 
   - Position embeddings are resampled from the loaded grid to the model's.
-  - If only the checkpoint has a class token, it is left out, with its position.
-    If only the model has one, it keeps its initial value and position. One that
-    has no position in the checkpoint stands at zero.
+  - If only the checkpoint has a class or distillation token, it is left out,
+    with its position. If only the model has one, it keeps its initial value and
+    position. One that has no position in the checkpoint stands at zero.
   - A patch embedding of another patch size: `resize_patches`.
   - The token mixing of a Mixer at K times the size: `expand_token_mixing`.
   - The position biases of larger or smaller windows: `resize_bias_table`.
@@ -60,9 +62,13 @@ def fit(
       option has no meaning.
   """
   fitted = dict(loaded)
-  _fit_positions(
-    fitted, initial, grid=grid, loaded_grid=loaded_grid, resample=resample
-  )
+  options = dict(grid=grid, loaded_grid=loaded_grid, resample=resample)
+  # Those of the whole model, '', and of each stage that has its own.
+  for stage in {name.rpartition('pos_embed')[0] for name in initial}:
+    part, own = _below(stage, fitted), _below(stage, initial)
+    _fit_positions(part, own, **options)
+    others = {k: x for k, x in fitted.items() if not k.startswith(stage)}
+    fitted = others | {f'{stage}{k}': x for k, x in part.items()}
   kernel = 'patch_embed/proj/kernel'
   if kernel in fitted and kernel in initial:
     old, new = fitted[kernel].shape, initial[kernel].shape
@@ -71,8 +77,8 @@ def fit(
   _fit_token_mixing(fitted, initial, grid=grid)
   for name in fitted:
     if name.endswith('position_bias/table') and name in initial:
-      side = len(initial[name])
-      fitted[name] = resize_bias_table(fitted[name], side=side)
+      size = initial[name].shape[:2]
+      fitted[name] = resize_bias_table(fitted[name], size=size)
   _fit_head(fitted, initial, head=head, classes=classes)
   check_same(fitted, initial)
   return {k: fitted[k].astype(initial[k].dtype) for k in initial}
@@ -139,16 +145,16 @@ def resize_patches(kernel: np.ndarray, *, size: Grid) -> np.ndarray:
   return new.astype(kernel.dtype)
 
 
-def resize_bias_table(table: np.ndarray, *, side: int) -> np.ndarray:
-  """Biases (old, old, k) by relative position, for other windows: (side, side).
+def resize_bias_table(table: np.ndarray, *, size: Grid) -> np.ndarray:
+  """Biases (h, w, k) by relative position, for other windows: (y, x, k).
 
   Bicubic and not antialiased, as in microsoft/Swin-Transformer and equal to
   `torch.nn.functional.interpolate`.
   """
-  if len(table) == side:
+  if table.shape[:2] == size:
     return table
-  weights = _bicubic_sharp(len(table), side)
-  new = np.einsum('yh,xw,hwk->yxk', weights, weights, table.astype(np.float64))
+  rows, columns = map(_bicubic_sharp, table.shape[:2], size)
+  new = np.einsum('yh,xw,hwk->yxk', rows, columns, table.astype(np.float64))
   return new.astype(table.dtype)
 
 
@@ -188,6 +194,10 @@ def _tokens_by_part(grid: Grid, *, factor: int) -> np.ndarray:
   return index.transpose(0, 2, 1, 3).reshape(-1)
 
 
+def _below(stage: str, flat: Mapping[str, np.ndarray]) -> Flat:
+  return {k[len(stage) :]: x for k, x in flat.items() if k.startswith(stage)}
+
+
 def _fit_positions(
   fitted: Flat,
   initial: Mapping[str, np.ndarray],
@@ -196,41 +206,52 @@ def _fit_positions(
   loaded_grid: Grid | None,
   resample: str,
 ) -> None:
-  """Brings `cls` and `pos_embed` to the pooling and the grid of the model."""
-  had_token, has_token = 'cls' in fitted, 'cls' in initial
-  if had_token and not has_token:
-    del fitted['cls']
-  if has_token and not had_token:
-    fitted['cls'] = initial['cls']
+  """Brings tokens and `pos_embed` to the pooling and the grid of the model."""
+  had = [name for name in TOKENS if name in fitted]
+  has = [name for name in TOKENS if name in initial]
+  for name in had:
+    if name not in has:
+      del fitted[name]
+  fitted |= {name: initial[name] for name in has if name not in had}
   if 'pos_embed' not in fitted or 'pos_embed' not in initial:
     return
   table = fitted['pos_embed'][0]
-  if had_token and not _has_class_row(len(table), grid=grid, given=loaded_grid):
-    table = np.pad(table, ((1, 0), (0, 0)))
-  before, table = table[: int(had_token)], table[int(had_token) :]
+  if table.ndim == 3:  # of a stage before the last: a map
+    own_grid = initial['pos_embed'].shape[1:3]
+    table = resample_grid(table, grid=own_grid, method=resample)
+    fitted['pos_embed'] = table[None]
+    return
+  if had and not _have_rows(
+    had, number=len(table), grid=grid, given=loaded_grid
+  ):
+    table = np.pad(table, ((len(had), 0), (0, 0)))
+  own, table = table[: len(had)], table[len(had) :]
   old = _loaded_grid(len(table), grid=grid, given=loaded_grid)
   if old != tuple(grid):
     table = table.reshape(*old, -1)
     table = resample_grid(table, grid=grid, method=resample)
     table = table.reshape(-1, table.shape[-1])
-  if has_token and not had_token:
-    before = initial['pos_embed'][0, :1]
-  if had_token and not has_token:
-    before = before[:0]
-  if before.shape[1] == table.shape[1]:  # if not, the diff will tell
-    table = np.concatenate([before, table])
+  fresh = initial['pos_embed'][0]
+  before = [
+    own[had.index(name)] if name in had else fresh[i]
+    for i, name in enumerate(has)
+  ]
+  if fresh.shape[1] == table.shape[1]:  # if not, the diff will tell
+    table = np.stack([*before, *table])
   fitted['pos_embed'] = table[None]
 
 
-def _has_class_row(number: int, *, grid: Grid, given: Grid | None) -> bool:
-  """Whether the class token, too, has one of so many positions.
+def _have_rows(
+  tokens: Sequence[str], *, number: int, grid: Grid, given: Grid | None
+) -> bool:
+  """Whether the tokens, too, have some of so many positions.
 
-  It has none in DeiT III, where positions are added to the patches alone.
+  They have none in DeiT III, where positions are added to the patches alone.
   """
   if given is not None:
     return number != math.prod(given)
-  if math.prod(grid) in (number - 1, number):
-    return number - 1 == math.prod(grid)
+  if math.prod(grid) in (number - len(tokens), number):
+    return number != math.prod(grid)
   return math.isqrt(number) ** 2 != number
 
 
@@ -300,8 +321,11 @@ def _fit_head(
   left_out = before and not any(k in initial for k in before)
   for name in before if left_out else ():
     del fitted[name]
-  old = {k: fitted.pop(k) for k in list(fitted) if k.startswith('head/')}
-  new = {k: v for k, v in initial.items() if k.startswith('head/')}
+  is_head = lambda path: path.startswith(('head/', 'head_dist/'))
+  new = {k: v for k, v in initial.items() if is_head(k)}
+  old = {k: fitted.pop(k) for k in list(fitted) if is_head(k)}
+  # A second head is left out with its token.
+  old = {k: v for k, v in old.items() if k in new}
   if not new:
     return
   if left_out and head in ('keep', 'slice'):

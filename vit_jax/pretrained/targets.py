@@ -16,7 +16,13 @@ import jax.export
 import numpy as np
 import safetensors.numpy
 
-from vit_jax.pretrained import files, google_npz, torch_configs, torch_names
+from vit_jax.pretrained import (
+  families,
+  files,
+  google_npz,
+  torch_configs,
+  torch_names,
+)
 
 
 class Subject(NamedTuple):
@@ -83,17 +89,16 @@ def read_npz(
 
 def write_timm(subject: Subject, directory: pathlib.Path) -> None:
   """`model.safetensors` and `config.json` as on timm's hub."""
-  family = torch_configs.timm_family(subject.name, subject.model)
+  counterpart = _counterpart(subject, families.TIMM, who='timm')
   content = torch_configs.timm_config(
-    subject.name,
-    subject.model,
+    counterpart,
     image_shape=subject.image_shape,
     class_names=subject.class_names,
     preprocess=subject.preprocess,
     normalize=subject.normalize,
   )
   write_json(directory / 'config.json', content)
-  write_safetensors(subject, directory, family=family)
+  write_safetensors(subject, directory, family=counterpart.family)
 
 
 def read_timm(
@@ -120,10 +125,9 @@ def read_timm(
 
 def write_hf(subject: Subject, directory: pathlib.Path) -> None:
   """What `from_pretrained` of transformers opens."""
-  family = torch_configs.hf_family(subject.name, subject.model)
+  counterpart = _counterpart(subject, families.HUGGING_FACE, who='transformers')
   content = torch_configs.hf_config(
-    subject.name,
-    subject.model,
+    counterpart,
     image_shape=subject.image_shape,
     class_names=subject.class_names,
   )
@@ -134,7 +138,7 @@ def write_hf(subject: Subject, directory: pathlib.Path) -> None:
     normalize=subject.normalize,
   )
   write_json(directory / 'preprocessor_config.json', preprocessor)
-  write_safetensors(subject, directory, family=family)
+  write_safetensors(subject, directory, family=counterpart.family)
 
 
 def read_hf(
@@ -152,6 +156,22 @@ def read_hf(
   with torch.no_grad():
     logits = model.eval()(torch.from_numpy(normalized(subject, images))).logits
   return f'transformers {transformers.__version__}', logits.numpy()
+
+
+def _counterpart(
+  subject: Subject, table: Mapping[str, Callable[..., Any]], *, who: str
+) -> Any:
+  """What another library has for our model.
+
+  Raises:
+    ValueError: if it has nothing.
+  """
+  if subject.name not in table:
+    raise ValueError(
+      f'There is no export of {subject.name!r} to {who}, only of '
+      f'{", ".join(table)}: export to onnx or stablehlo.'
+    )
+  return table[subject.name](subject.model, size=tuple(subject.image_shape[:2]))
 
 
 def write_safetensors(
@@ -172,7 +192,7 @@ def read_safetensors(
   """Computes with our model, saying why not with another."""
   params = torch_names.to_ours(
     files.read(directory / 'model.safetensors'),
-    num_heads=getattr(subject.model, 'num_heads', None),
+    num_heads=torch_names.heads_of(subject.params),
   )
   logits = np.asarray(subject.logits(params, images))
   return f'vit_jax (no {why})', logits

@@ -41,24 +41,28 @@ def detect(names: Iterable[str]) -> str:
       family that knows most of them.
   """
   names = list(names)
+  for family in families.NAMES:
+    if all(_find(name, family, theirs=True) for name in names):
+      return family
   unknown = {
-    family: [name for name in names if _find(name, rows, theirs=True) is None]
-    for family, rows in families.NAMES.items()
+    family: [name for name in names if not _find(name, family, theirs=True)]
+    for family in families.NAMES
   }
   family = min(unknown, key=lambda family: len(unknown[family]))
-  _check_all_known(unknown[family], family)
-  return family
+  raise _unknown(unknown[family], family)
 
 
 def to_ours(
-  theirs: Flat, *, num_heads: int | Sequence[int] | None = None
+  theirs: Flat,
+  *,
+  num_heads: int | Sequence[int | None] | Mapping[str, int] | None = None,
 ) -> dict:
   """Our parameters from those of timm or Hugging Face, unless they are neither.
 
   Args:
     theirs: arrays by name, e.g. 'blocks.0.attn.qkv.weight'.
-    num_heads: of the attention, which the arrays do not tell, or that of each
-      stage; a Mixer has none.
+    num_heads: of the attention, which the arrays do not tell; or that of each
+      stage, or of each part of a block by its name; a Mixer has none.
 
   Returns:
     Arrays by path, e.g. 'block_0/attn/qkv/kernel'.
@@ -68,10 +72,12 @@ def to_ours(
       array is missing, or if the number of heads is not given or not possible.
   """
   theirs = {k: x for k, x in theirs.items() if not COMPUTED.fullmatch(k)}
-  rows = families.NAMES[detect(theirs)]
+  family = detect(theirs)
   ours, missing = {}, []
   for name in theirs:
-    row, form, numbers = _find(name, rows, theirs=True)
+    row, form, numbers = _find(name, family, theirs=True)
+    if not row.ours:
+      continue
     parts = [_name(m, form.theirs, numbers, '.') for m in row.modules]
     if lost := [part for part in parts if part not in theirs]:
       missing += lost
@@ -102,34 +108,61 @@ def from_ours(ours: Flat, *, family: str) -> dict:
   Raises:
     ValueError: if the family has no name for some of the parameters.
   """
-  rows = families.NAMES[family]
-  found = {path: _find(path, rows, theirs=False) for path in ours}
-  _check_all_known([path for path, hit in found.items() if not hit], family)
+  found = {path: _find(path, family, theirs=False) for path in ours}
+  if unknown := [path for path, hit in found.items() if not hit]:
+    raise _unknown(unknown, family)
   theirs = {}
   for path, (row, form, numbers) in found.items():
     array = form.from_ours(np.asarray(ours[path]))
-    parts = np.split(array, len(row.modules))
-    for module, part in zip(row.modules, parts, strict=True):
+    for module, part in zip(row.modules, row.split(array), strict=True):
       name = _name(module, form.theirs, numbers, '.')
       theirs[name] = np.ascontiguousarray(part)
   return theirs
 
 
-def _find(name: str, rows: tuple[Row, ...], *, theirs: bool) -> Any:
+def heads_of(ours: Flat) -> tuple[int | None, ...] | dict[str, int]:
+  """The number of heads of each stage, a ViT being one, for `to_ours`.
+
+  None stands for a stage without attention. Where a block has several
+  attentions, as in TNT, it is by part of the block.
+  """
+  kernel = re.compile(r'(?:.*/)?block_0/(?:(\w+)/)?attn/(?:q|qkv)/kernel')
+  by_stage, by_part = {}, {}
+  for path, array in ours.items():
+    if match := kernel.fullmatch(path):
+      heads = array.shape[-2]
+      if match[1]:
+        by_part[match[1]] = heads
+      else:
+        by_stage[_stage(path)] = heads
+  stages = range(max(by_stage, default=-1) + 1)
+  return by_part or tuple(
+    by_stage[i] if i in by_stage else None for i in stages
+  )
+
+
+def _find(name: str, family: str, *, theirs: bool) -> Any:
   """(row, form, numbers) of a name; None if it is unknown."""
-  for row in rows:
-    for form in row.forms:
-      for module in row.modules if theirs else (row.ours,):
-        leaf = form.theirs if theirs else form.ours
-        full = _name(module, leaf, (), '.' if theirs else '/')
-        if match := _pattern(full).fullmatch(name):
-          return row, form, match.groups()
+  for pattern, row, form in _patterns(family, theirs=theirs):
+    if match := pattern.fullmatch(name):
+      return row, form, match.groups()
   return None
 
 
 @functools.cache
-def _pattern(name: str) -> re.Pattern[str]:
-  return re.compile(re.escape(name).replace(r'\#', r'(\d+)'))
+def _patterns(
+  family: str, *, theirs: bool
+) -> list[tuple[re.Pattern[str], Row, Form]]:
+  """Of the names of all arrays in a family, in the order of its table."""
+  found = []
+  for row in families.NAMES[family]:
+    for form in row.forms:
+      leaf = form.theirs if theirs else form.ours
+      for module in row.modules if theirs else (row.ours,):
+        name = re.escape(_name(module, leaf, (), '.' if theirs else '/'))
+        pattern = re.compile(name.replace(r'\#', r'(\d+)'))
+        found.append((pattern, row, form))
+  return found
 
 
 def _name(module: str, leaf: str, numbers: tuple[str, ...], dot: str) -> str:
@@ -139,28 +172,37 @@ def _name(module: str, leaf: str, numbers: tuple[str, ...], dot: str) -> str:
   return f'{module}{dot}{leaf}' if leaf else module
 
 
-def _heads(num_heads: int | Sequence[int] | None, path: str) -> int | None:
-  """The number of heads of the stage of 'stage_2/block_0/...'."""
+def _heads(
+  num_heads: int | Sequence[int | None] | Mapping[str, int] | None, path: str
+) -> int | None:
+  """That of the stage of 'stage_2/...', or the part of 'block_0/inner/...'."""
+  if isinstance(num_heads, Mapping):
+    part = path.split('/')[1]
+    return num_heads[part] if part in num_heads else None
   if not isinstance(num_heads, Sequence):
     return num_heads
-  stage = re.match(r'stage_(\d+)/', path)
-  index = int(stage[1]) if stage else 0
-  return num_heads[index] if index < len(num_heads) else None
+  stage = _stage(path)
+  return num_heads[stage] if stage < len(num_heads) else None
 
 
-def _check_all_known(unknown: list[str], family: str) -> None:
-  if unknown:
-    raise ValueError(
-      f'{len(unknown)} parameters have no counterpart in {family!r}: '
-      f'{", ".join(sorted(unknown))}. Is it another architecture, or a file '
-      f'with more than the model? Known families: {", ".join(families.NAMES)}.'
-    )
+def _stage(path: str) -> int:
+  """2 for 'stage_2/...'; 0 where there are no stages."""
+  match = re.match(r'stage_(\d+)/', path)
+  return int(match[1]) if match else 0
+
+
+def _unknown(names: list[str], family: str) -> ValueError:
+  return ValueError(
+    f'{len(names)} parameters have no counterpart in {family!r}: '
+    f'{", ".join(sorted(names))}. Is it another architecture, or a file with '
+    f'more than the model? Known families: {", ".join(families.NAMES)}.'
+  )
 
 
 def _check_heads(
   name: str, form: Form, array: np.ndarray, num_heads: int | None
 ) -> None:
-  if form.by_heads and (not num_heads or array.shape[-1] % num_heads):
+  if form.by_heads and (not num_heads or len(array) % num_heads):
     raise ValueError(
       f'{name} {array.shape} cannot be split into num_heads={num_heads}: give '
       'the number of heads of the architecture.'

@@ -4,6 +4,7 @@ A row says how a module is called here and there, `#` standing for a number; its
 forms say how each of its arrays is written.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -29,16 +30,31 @@ class Form(NamedTuple):
 
 
 class Row(NamedTuple):
-  """One module here, one or several there."""
+  """One module here, one or several there.
+
+  Attributes:
+    ours: its name here; '' for what has no place here, because it follows from
+      the sizes or nothing reads it.
+    theirs: its name there, or those of the modules that are fused here.
+    forms: of its arrays.
+    shares: of theirs in the first axis, e.g. (2, 1); () if they are even.
+  """
 
   ours: str
   theirs: str | tuple[str, ...]
   forms: tuple[Form, ...]
+  shares: tuple[int, ...] = ()
 
   @property
   def modules(self) -> tuple[str, ...]:
     """All of theirs."""
     return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+
+  def split(self, array: np.ndarray) -> list[np.ndarray]:
+    """The part of each of their modules in one of our arrays."""
+    shares = self.shares or (1,) * len(self.modules)
+    ends = itertools.accumulate(shares[:-1])
+    return np.split(array, [len(array) * x // sum(shares) for x in ends])
 
 
 def _heads_in(*fused: int) -> tuple[Form, ...]:
@@ -65,6 +81,7 @@ def _heads_in(*fused: int) -> tuple[Form, ...]:
 BIAS = Form('bias', 'bias')
 ARRAY = (Form('', ''),)
 DENSE = (Form('kernel', 'weight', lambda x, heads: x.T, np.transpose), BIAS)
+KERNEL = DENSE[:1]  # of a layer without a bias
 NORM = (Form('scale', 'weight'), BIAS)
 SCALE = (Form('scale', 'gamma'),)
 BATCH_NORM = (
@@ -81,6 +98,16 @@ CONV = (
   ),
   BIAS,
 )
+# A layer here that is a convolution of 1 x 1 there.
+POINTWISE = (
+  Form(
+    'kernel',
+    'weight',
+    lambda x, heads: x[:, :, 0, 0].T,
+    lambda x: x.T[:, :, None, None],
+  ),
+  BIAS,
+)
 Q, KV, QKV = _heads_in(), _heads_in(2), _heads_in(3)
 HEADS_OUT = (
   Form(
@@ -92,6 +119,14 @@ HEADS_OUT = (
   ),
   BIAS,
 )
+
+
+def conv_bn(ours: str, *, conv: str, norm: str) -> tuple[Row, Row]:
+  """The rows of a `ConvBN`, with their names of its two modules."""
+  return (
+    Row(f'{ours}/conv', conv, CONV[:1]),
+    Row(f'{ours}/norm', norm, BATCH_NORM),
+  )
 
 
 def respell(

@@ -1,11 +1,12 @@
-"""Prints the commands of many runs: `python -m vit_jax.tools.sweep FILE:ARG`.
+r"""Prints the commands of many runs: `python -m vit_jax.tools.sweep FILE:ARG`.
 
 A file in configs/ may define, beside `get_config(arg)`,
 
   def sweep(arg) -> list[str]
 
 which returns the ARGs of the runs that belong together. Each becomes a command
-that trains in a directory of its own:
+that trains in a directory of its own; before them, as comments of the shell,
+stands what the file says of itself, with the numbers that the paper reports:
 
   python -m vit_jax.tools.sweep configs/augreg.py:B_16,cifar100
 
@@ -17,6 +18,7 @@ job of an array, such as Slurm's:
 """
 
 import argparse
+import ast
 import pathlib
 import runpy
 import shlex
@@ -56,6 +58,13 @@ def commands(
   return lines
 
 
+def comment(config: str) -> str:
+  """The docstring of the file of FILE or FILE:ARG, as comments."""
+  tree = ast.parse(pathlib.Path(config.partition(':')[0]).read_text())
+  text = ast.get_docstring(tree) or ''
+  return '\n'.join(f'# {line}'.rstrip() for line in text.splitlines())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command."""
   parser = argparse.ArgumentParser(
@@ -80,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f'{args.config}.'
       )
     lines = [lines[args.index]]
+  else:
+    print(comment(args.config))
   for line in lines:
     print(shlex.join(line))
   return 0

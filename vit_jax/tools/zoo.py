@@ -65,9 +65,10 @@ class Row(NamedTuple):
 def cost(model: nn.Module, *, size: int = 224) -> tuple[int, int]:
   """Number of parameters, and FLOPs of one image of size x size pixels."""
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  params = jax.eval_shape(model.init, jax.random.key(0), image)
-  number = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
-  return number, flops.count(model.apply, params, image)
+  variables = jax.eval_shape(model.init, jax.random.key(0), image)
+  params = jax.tree.leaves(variables['params'])
+  number = sum(math.prod(x.shape) for x in params)
+  return number, flops.count(model.apply, variables, image)
 
 
 def paper_flops(variant: str, *, size: int) -> int:

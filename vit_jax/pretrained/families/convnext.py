@@ -10,6 +10,9 @@ the small isotropic model it says 78.7 %, and table 2 says 79.7 %.
 
 from collections.abc import Iterator
 
+import flax.linen as nn
+
+from vit_jax.pretrained.counterpart import HuggingFace, Size, Timm, stage_widths
 from vit_jax.pretrained.entry import IMAGENET, Entry, Preprocessing
 from vit_jax.pretrained.torch_rows import (
   CONV,
@@ -159,3 +162,54 @@ def _entry(
     accuracy=accuracy,
     source='README of facebookresearch/ConvNeXt',
   )
+
+
+def timm(model: nn.Module, *, size: Size) -> Timm:
+  """The same model of timm, for images of any size.
+
+  Raises:
+    ValueError: if timm has none.
+  """
+  del size
+  of_timm = model.patch_size == 4 and model.patch_norm
+  if not of_timm or len(model.depths) != 4:
+    raise ValueError(
+      "timm's ConvNeXts have four stages after normed patches of 4 x 4 pixels, "
+      'not this one: export to onnx or stablehlo.'
+    )
+  widths = stage_widths(model)
+  args = {
+    'patch_size': model.patch_size,
+    'depths': list(model.depths),
+    'dims': widths,
+    'ls_init_value': model.layer_scale,
+  }
+  return Timm(
+    'timm_convnext', 'convnext_tiny', args, widths[-1], 'stem.0', 'head.fc'
+  )
+
+
+def hugging_face(model: nn.Module, *, size: Size) -> HuggingFace:
+  """The same model of transformers, for images of any size.
+
+  Raises:
+    ValueError: if transformers has none.
+  """
+  del size
+  if not model.patch_norm:
+    raise ValueError(
+      "Hugging Face's models for image classification cannot express "
+      'patch_norm=False: export to onnx or stablehlo.'
+    )
+  config = {
+    'architectures': ['ConvNextForImageClassification'],
+    'model_type': 'convnext',
+    'patch_size': model.patch_size,
+    'num_stages': len(model.depths),
+    'depths': list(model.depths),
+    'hidden_sizes': stage_widths(model),
+    'hidden_act': 'gelu',
+    # 0 is none.
+    'layer_scale_init_value': model.layer_scale or 0.0,
+  }
+  return HuggingFace('hf_convnext', config)

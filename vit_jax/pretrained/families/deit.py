@@ -1,13 +1,34 @@
-"""The checkpoints of DeiT and DeiT III, which are ViTs by their names too."""
+"""DeiT and DeiT III: names at timm and Hugging Face; checkpoints.
+
+Without a distillation token they are ViTs by their names, too.
+"""
 
 from collections.abc import Iterator
 
+import flax.linen as nn
+
+from vit_jax.pretrained.counterpart import HuggingFace, Size, Timm
 from vit_jax.pretrained.entry import (
   IMAGENET,
   Entry,
   Preprocessing,
   google_entry,
 )
+from vit_jax.pretrained.families import vit
+from vit_jax.pretrained.torch_rows import ARRAY, DENSE, Row, respell
+
+NAMES = {
+  'timm_deit': (
+    *vit.TIMM_VIT,
+    Row('dist', 'dist_token', ARRAY),
+    Row('head_dist', 'head_dist', DENSE),
+  ),
+  'hf_deit': (
+    *respell(vit.HF_VIT, {'vit.': 'deit.', 'classifier': 'cls_classifier'}),
+    Row('dist', 'deit.embeddings.distillation_token', ARRAY),
+    Row('head_dist', 'distillation_classifier', DENSE),
+  ),
+}
 
 _DEIT3 = 'DeiT III, arXiv:2204.07118'
 # Name at huggingface.co/timm -> variant, accuracy.
@@ -16,6 +37,10 @@ _DEITS = {
   'deit_small_patch16_224.fb_in1k': ('S/16', 79.9),
   'deit_base_patch16_224.fb_in1k': ('B/16', 81.8),
   'deit_base_patch16_384.fb_in1k': ('B/16', 82.9),
+  'deit_tiny_distilled_patch16_224.fb_in1k': ('Ti/16', 74.5),
+  'deit_small_distilled_patch16_224.fb_in1k': ('S/16', 81.2),
+  'deit_base_distilled_patch16_224.fb_in1k': ('B/16', 83.4),
+  'deit_base_distilled_patch16_384.fb_in1k': ('B/16', 85.2),
   'deit3_small_patch16_224.fb_in1k': ('S/16', 81.4),
   'deit3_small_patch16_384.fb_in1k': ('S/16', 83.4),
   'deit3_medium_patch16_224.fb_in1k': ('M/16', 83.0),
@@ -59,7 +84,7 @@ def entries() -> Iterator[Entry]:
     yield Entry(
       name=f'deit/{name}',
       location=f'hf://timm/{name}',
-      model='vit',
+      model='deit' if 'distilled' in name else 'vit',
       variant=variant,
       overrides={'gelu': 'erf'} | ({'layer_scale': 1e-6} if third else {}),
       # DeiT cuts 224 of 256 pixels out; DeiT III takes the whole shorter side.
@@ -93,3 +118,26 @@ def entries() -> Iterator[Entry]:
       source=f'{_DEIT3}, before the conversion',
       loss='softmax' if data == '21k' else 'sigmoid',
     )
+
+
+def timm(model: nn.Module, *, size: Size) -> Timm:
+  """The same model of timm."""
+  return vit.timm(model, size=size)._replace(
+    family='timm_deit',
+    architecture='deit_base_distilled_patch16_224',
+    classifier=['head', 'head_dist'],
+  )
+
+
+def hugging_face(model: nn.Module, *, size: Size) -> HuggingFace:
+  """The same model of transformers.
+
+  Raises:
+    ValueError: if transformers has none.
+  """
+  config = {
+    **vit.hugging_face(model, size=size).config,
+    'architectures': ['DeiTForImageClassificationWithTeacher'],
+    'model_type': 'deit',
+  }
+  return HuggingFace('hf_deit', config)

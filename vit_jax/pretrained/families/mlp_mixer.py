@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 
+import flax.linen as nn
+
+from vit_jax.pretrained.counterpart import Size, Timm, ratio
 from vit_jax.pretrained.entry import Entry, Preprocessing, google_entry
 from vit_jax.pretrained.torch_rows import CONV, DENSE, NORM, Row
 
@@ -49,3 +52,20 @@ def entries() -> Iterator[Entry]:
       source=source,
       loss='sigmoid',
     )
+
+
+def timm(model: nn.Module, *, size: Size) -> Timm:
+  """The same model of timm.
+
+  timm has no entry point for Mixers of any size, nor for their GELU: give the
+  arguments to the class MlpMixer, with `act_layer=timm.layers.GELUTanh`.
+  """
+  hidden = (model.token_dim, model.channel_dim)
+  args = {
+    'img_size': list(size),
+    'patch_size': model.patch_size,
+    'embed_dim': model.width,
+    'num_blocks': model.depth,
+    'mlp_ratio': [ratio(dim, model.width) for dim in hidden],
+  }
+  return Timm('timm_mixer', 'mlp_mixer', args, model.width, 'stem.proj')

@@ -7,14 +7,18 @@ the next.
 import math
 import re
 from collections.abc import Iterator
+from typing import Any
 
+import flax.linen as nn
 import numpy as np
 
+from vit_jax.pretrained.counterpart import HuggingFace, Size, Timm, stage_widths
 from vit_jax.pretrained.entry import IMAGENET, Entry, Preprocessing
 from vit_jax.pretrained.torch_rows import (
   CONV,
   DENSE,
   HEADS_OUT,
+  KERNEL,
   NORM,
   QKV,
   Form,
@@ -47,7 +51,6 @@ LOGIT_SCALE = Form(
   lambda x, heads: x.ravel(),
   lambda x: x.reshape(-1, 1, 1),
 )
-KERNEL = DENSE[:1]  # of a layer without a bias
 _BIAS = Q[1]
 
 _OURS, _MS = 'stage_#/block_#', 'layers.#.blocks.#'
@@ -230,3 +233,75 @@ def entries() -> Iterator[Entry]:
       accuracy=accuracy,
       source='SwinV2, arXiv:2111.09883' if second else 'Swin, arXiv:2103.14030',
     )
+
+
+def timm(model: nn.Module, *, size: Size) -> Timm:
+  """The same model of timm.
+
+  Raises:
+    ValueError: if timm has none for images of this size.
+  """
+  sides, window = _map_sides(model, size=size), model.window_size
+  second = _is_second(model)
+  # The tables of shrunk windows are smaller there; the second has none.
+  if any(n % (min(n, window) if second else window) for n in sides):
+    raise _other_windows('timm', model, size=size)
+  return Timm(
+    'timm_swin_v2' if second else 'timm_swin',
+    'swinv2_tiny_window8_256' if second else 'swin_tiny_patch4_window7_224',
+    {'img_size': list(size), **_args(model)},
+    stage_widths(model)[-1],
+    'patch_embed.proj',
+    'head.fc',
+  )
+
+
+def hugging_face(model: nn.Module, *, size: Size) -> HuggingFace:
+  """The same model of transformers.
+
+  Raises:
+    ValueError: if transformers has none for images of this size.
+  """
+  second = _is_second(model)
+  if min(_map_sides(model, size=size)) < model.window_size and not second:
+    raise _other_windows('Hugging Face', model, size=size)
+  version = 'v2' if second else ''
+  config = {
+    'architectures': [f'Swin{version}ForImageClassification'],
+    'model_type': f'swin{version}',
+    'layer_norm_eps': 1e-5,
+    **_args(model),
+  }
+  return HuggingFace('hf_swin_v2' if second else 'hf_swin', config)
+
+
+def _is_second(model: nn.Module) -> bool:
+  return hasattr(model, 'pretrained_windows')
+
+
+def _args(model: nn.Module) -> dict[str, Any]:
+  args = {
+    'patch_size': model.patch_size,
+    'embed_dim': model.width,
+    'depths': list(model.depths),
+    'num_heads': list(model.num_heads),
+    'window_size': model.window_size,
+  }
+  if _is_second(model):
+    windows = model.pretrained_windows or [0] * len(model.depths)
+    args['pretrained_window_sizes'] = list(windows)
+  return args
+
+
+def _map_sides(model: nn.Module, *, size: Size) -> list[int]:
+  """Height and width of the maps of all stages of a Swin, in tokens."""
+  strides = [model.patch_size * 2**i for i in range(len(model.depths))]
+  return [-(-n // stride) for stride in strides for n in size]
+
+
+def _other_windows(who: str, model: nn.Module, *, size: Size) -> ValueError:
+  return ValueError(
+    f'{who} treats maps that windows of {model.window_size} do not fill '
+    f'otherwise, and images of {size[0]}x{size[1]} have such maps: export to '
+    'onnx or stablehlo.'
+  )

@@ -5,6 +5,9 @@ Those of AugReg are in `augreg`, those of DeiT in `deit`.
 
 from collections.abc import Iterator
 
+import flax.linen as nn
+
+from vit_jax.pretrained.counterpart import HuggingFace, Size, Timm, ratio
 from vit_jax.pretrained.entry import Entry, Preprocessing, google_entry
 from vit_jax.pretrained.torch_rows import (
   ARRAY,
@@ -21,7 +24,7 @@ from vit_jax.pretrained.torch_rows import (
 )
 
 # ViT and DeiT; `pre_logits` is of timm before 0.6.
-_TIMM_VIT = (
+TIMM_VIT = (
   Row('cls', 'cls_token', ARRAY),
   Row('pos_embed', 'pos_embed', ARRAY),
   Row('patch_embed/proj', 'patch_embed.proj', CONV),
@@ -48,7 +51,7 @@ _UNIT, _TIMM_UNIT = (
   'patch_embed.backbone.stages.#.blocks',
 )
 _TIMM_HYBRID = (
-  *_TIMM_VIT,
+  *TIMM_VIT,
   Row('resnet/conv_root', 'patch_embed.backbone.stem.conv', CONV),
   Row('resnet/gn_root', 'patch_embed.backbone.stem.norm', NORM),
   Row(f'{_UNIT}/conv#', f'{_TIMM_UNIT}.#.conv#', CONV),
@@ -59,7 +62,7 @@ _TIMM_HYBRID = (
 
 # R+Ti/16, whose ResNet is but a stem.
 _TIMM_STEM = (
-  *_TIMM_VIT,
+  *TIMM_VIT,
   Row('resnet/conv_root', 'patch_embed.backbone.conv', CONV),
   Row('resnet/gn_root', 'patch_embed.backbone.norm', NORM),
 )
@@ -67,7 +70,7 @@ _TIMM_STEM = (
 # As files on the hub have them. The pooler of the models trained on
 # ImageNet-21k is what the paper calls the pre-logits.
 _LAYER = 'vit.encoder.layer.#'
-_HF_VIT = (
+HF_VIT = (
   Row('cls', 'vit.embeddings.cls_token', ARRAY),
   Row('pos_embed', 'vit.embeddings.position_embeddings', ARRAY),
   Row('patch_embed/proj', 'vit.embeddings.patch_embeddings.projection', CONV),
@@ -91,15 +94,15 @@ _HF_VIT = (
 )
 
 NAMES = {
-  'timm_vit': _TIMM_VIT,
+  'timm_vit': TIMM_VIT,
   'timm_hybrid': _TIMM_HYBRID,
   'timm_stem': _TIMM_STEM,
-  'hf_vit': _HF_VIT,
+  'hf_vit': HF_VIT,
   # A file without a classifier.
-  'hf_vit_bare': respell(_HF_VIT, {'vit.': ''}),
+  'hf_vit_bare': respell(HF_VIT, {'vit.': ''}),
   # As transformers 5 calls them in memory.
   'hf_vit_memory': respell(
-    _HF_VIT,
+    HF_VIT,
     {
       'encoder.layer.': 'layers.',
       'attention.attention.query': 'attention.q_proj',
@@ -205,3 +208,95 @@ def entries() -> Iterator[Entry]:
       accuracy=accuracy,
       source='Better plain ViT baselines, arXiv:2205.01580',
     )
+
+
+_GELUS = {
+  'timm': {'tanh': 'gelu_tanh', 'erf': 'gelu'},
+  'hf': {'tanh': 'gelu_pytorch_tanh', 'erf': 'gelu'},
+}
+_POOLS = {'token': 'token', 'gap': 'avg', 'map': 'map'}  # ours -> timm
+# timm's hybrids by the units of their ResNets, which are no arguments. Any of
+# its plain ViTs will do: all their sizes are.
+_HYBRIDS = {
+  (): 'vit_tiny_r_s16_p8_224',
+  (2, 2, 2, 2): 'vit_small_r26_s32_224',
+  (3, 4, 9): 'vit_base_r50_s16_224',
+  (3, 4, 6, 3): 'vit_large_r50_s32_224',
+}
+
+
+def timm(model: nn.Module, *, size: Size) -> Timm:
+  """The same model of timm.
+
+  Raises:
+    ValueError: if timm has none.
+  """
+  if model.representation_size is not None:
+    raise ValueError(
+      'timm has no layer before the head: train with '
+      '`config.model.representation_size = None`, or export to npz or onnx.'
+    )
+  family, architecture = 'timm_vit', 'vit_base_patch16_224'
+  first_conv = 'patch_embed.proj'
+  if model.resnet is not None:
+    units = tuple(model.resnet)
+    if units not in _HYBRIDS:
+      raise ValueError(
+        f'timm has no hybrid with resnet={units}, only {list(_HYBRIDS)}: '
+        'export to npz or onnx.'
+      )
+    architecture = _HYBRIDS[units]
+    family = 'timm_hybrid' if units else 'timm_stem'
+    stem = 'stem.conv' if units else 'conv'
+    first_conv = f'patch_embed.backbone.{stem}'
+  args = {
+    'img_size': list(size),
+    'patch_size': model.patch_size,
+    'embed_dim': model.width,
+    'depth': model.depth,
+    'num_heads': model.num_heads,
+    'mlp_ratio': ratio(model.mlp_dim, model.width),
+    'class_token': model.pool == 'token',
+    'global_pool': _POOLS[model.pool],
+    'fc_norm': False,
+    'init_values': model.layer_scale,
+    'act_layer': _GELUS['timm'][model.gelu],
+  }
+  return Timm(family, architecture, args, model.width, first_conv)
+
+
+def hugging_face(model: nn.Module, *, size: Size) -> HuggingFace:
+  """The same model of transformers, for images of any size.
+
+  Raises:
+    ValueError: if transformers has none.
+  """
+  del size
+  unable = []
+  if model.pool != 'token':
+    unable.append(f'pool={model.pool!r} (only a class token)')
+  if model.layer_scale is not None:
+    unable.append('layer_scale')
+  if model.resnet is not None:
+    unable.append('a ResNet before the patches')
+  if model.representation_size is not None:
+    unable.append('representation_size')
+  if unable:
+    raise ValueError(
+      f"Hugging Face's models for image classification cannot express "
+      f'{", ".join(unable)}: export to timm, npz, onnx or stablehlo.'
+    )
+  config = {
+    'architectures': ['ViTForImageClassification'],
+    'model_type': 'vit',
+    'patch_size': model.patch_size,
+    'hidden_size': model.width,
+    'num_hidden_layers': model.depth,
+    'num_attention_heads': model.num_heads,
+    'intermediate_size': model.mlp_dim,
+    'hidden_act': _GELUS['hf'][model.gelu],
+    'qkv_bias': True,
+    'hidden_dropout_prob': 0.0,
+    'attention_probs_dropout_prob': 0.0,
+  }
+  return HuggingFace('hf_vit', config)
