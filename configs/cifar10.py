@@ -16,9 +16,9 @@ The recipes, each with all that comes before it:
 
 The scales:
 
-  small    a tenth of the images, 40 epochs, 0.2 M parameters and patches of 8
-           pixels: minutes on two CPU cores
-  full     all images, 300 epochs, 7.2 M parameters and patches of 4 pixels: for
+  small    a tenth of the images, 120 epochs, 0.2 M parameters and patches of 8
+           pixels: ten minutes on two CPU cores
+  full     all images, 300 epochs, 7.1 M parameters and patches of 4 pixels: for
            a GPU. A plain ViT of 6.3 M parameters is reported at 91.0 % after
            200 epochs with AutoAugment (github.com/omihub777/ViT-CIFAR), a
            compact one of 3.8 M at 96.5 % after 300 (arXiv:2104.05704).
@@ -27,7 +27,8 @@ The optimisers, `optimizer=`: adamw, lamb, lion, muon, or schedule_free, which
 is AdamW with an average in place of a schedule. Their rates and decays are
 those that their papers advise beside AdamW's, see `OPTIMIZERS`.
 
-The sweep runs each recipe with three seeds. Measured: see docs/notebook.md.
+The sweep runs each recipe with three seeds. Measured at the small scale, top-1
+in per cent: plain 36.0, augment 48.6, mixup 49.8 (docs/notebook.md).
 """
 
 import ml_collections
@@ -40,7 +41,7 @@ RECIPES = ('plain', 'augment', 'mixup', 'strong')
 SCALES = {
   'small': {
     'part': 10,
-    'duration': '40 epochs',
+    'duration': '120 epochs',
     'model': {'patch_size': 8, 'width': 64, 'depth': 4, 'num_heads': 4},
     'dtype': 'float32',  # bfloat16 is slow on a CPU
   },

@@ -39,8 +39,8 @@ def largest_of_2_x_2(x):
   return padded.reshape(2, 3, 2, 3, 2, 8).max((2, 4))
 
 
-def test_half_of_the_blocks_of_the_largest_stages_moved_to_smaller_maps():
-  """Table 12: two stages share the maps of stride 16."""
+def test_two_stages_of_the_largest_share_the_maps_of_stride_16():
+  """Table 12."""
   image = jax.ShapeDtypeStruct((1, 256, 192, 3), jnp.float32)
   model = models.build('coatnet', '7', scan=True)
   output, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)

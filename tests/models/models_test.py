@@ -66,7 +66,7 @@ COATNET = dict(
   num_classes=3,
 )
 EFFICIENTNET = dict(
-  stem_width=8,
+  stem_width=12,
   widths=(8, 16),
   depths=(1, 2),
   head_width=16,

@@ -10,11 +10,11 @@ from vit_jax.ops import flops
 
 # Architecture -> variant -> side of the image in pixels; then, with 1000
 # classes, parameters and billions of multiply-adds, as the models of timm
-# (CoAtNet but for a layer before the head, EfficientNet, PVT v2, ResNet, Swin,
-# TNT, Twins), transformers (PVT) and the authors (ConvNeXt, DiNAT, T2T-ViT
-# without what is not learned) have them; for CPVT, as timm's ViT has them with
-# the generator of its Twins. The papers round them. Those of CoAtNet 6 and 7
-# follow from the dimensions.
+# (CoAtNet but for a layer before the head, EfficientNet, MobileViT, PVT v2,
+# ResNet, Swin, TNT, Twins), transformers (CvT, PVT) and the authors (ConvNeXt,
+# DiNAT, T2T-ViT without what is not learned) have them; for CPVT, as timm's ViT
+# has them with the generator of its Twins. The papers round them. Those of
+# CoAtNet 6 and 7 follow from the dimensions.
 PUBLISHED = {
   'coatnet': {
     '0': (224, 24_446_228, 4.1413),

@@ -73,7 +73,7 @@ def make_subject(options, *, size=SIZE, preprocess=()):
   variables = zeros(model, image)
   rng = np.random.default_rng(0)
   params = {
-    path: rng.normal(path.endswith('scale'), 0.2, x.shape).astype(np.float32)
+    path: rng.normal(path.endswith(('scale', 'var')), 0.2, x.shape).astype('f')
     for path, x in join(variables).items()
   }
 
@@ -174,6 +174,27 @@ def test_convnexts_of_others_compute_the_same(timm, to, layer_scale, tmp_path):
   size = (37, 64)
   reader, difference = export(
     make_subject(CONVNEXT | {'layer_scale': layer_scale}, size=size),
+    tmp_path,
+    to=to,
+    images=random_images(3, size),
+  )
+  assert reader.startswith({'timm': 'timm', 'hf': 'transformers'}[to])
+  assert difference <= 1e-4
+
+
+@pytest.mark.parametrize('bottleneck', [False, True])
+@pytest.mark.parametrize('to', ['timm', 'hf'])
+def test_resnets_of_others_compute_the_same(timm, to, bottleneck, tmp_path):
+  size, widths = (37, 64), (64, 128, 256, 512)
+  options = dict(
+    name='resnet',
+    widths=tuple(w * (4 if bottleneck else 1) for w in widths),
+    depths=(1, 2, 1, 1),
+    bottleneck=bottleneck,
+    num_classes=5,
+  )
+  reader, difference = export(
+    make_subject(options, size=size),
     tmp_path,
     to=to,
     images=random_images(3, size),

@@ -16,11 +16,13 @@ running statistics, in the collection `batch_stats`.
 
 No code was published. What the paper leaves open is as in google-research/
 maxvit, whose blocks are these: biases, epsilons, the form of GELU, a norm after
-the average; the stem without biases and the initial parameters are timm's. The
-tables are resampled bicubically, as those of Swin, and not bilinearly.
+the average; the stem without biases and most of the initial parameters are
+timm's. The tables are resampled bicubically, as those of Swin, and not
+bilinearly.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,6 +39,8 @@ from vit_jax.lookup import choose
 from vit_jax.models.scan import apply_blocks
 from vit_jax.types import Array, Output
 
+# Convolutions start as in EfficientNet, attention and MLPs as in ViT.
+INIT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 _NORM = dict(momentum=0.99, epsilon=1e-3)
 
 gelu = GELU['tanh']
@@ -131,10 +135,16 @@ class MBConv(nn.Module):
     # It has the stride, and a name of its own: the kinds of blocks differ.
     first = 'downsample' if self.stride > 1 else 'expand'
     y = gelu(conv_bn(hidden, 1, self.stride, name=first)(y, train=train))
-    depthwise = conv_bn(hidden, 3, groups=hidden, name='depthwise')
+    depthwise = conv_bn(
+      hidden,
+      3,
+      groups=hidden,
+      kernel_init=nn.initializers.normal(math.sqrt(2) / 3),
+      name='depthwise',
+    )
     y = gelu(depthwise(y, train=train))
     y = SqueezeExcite(self.width // 4, name='squeeze_excite')(y)
-    y = nn.Dense(self.width, name='project')(y)
+    y = nn.Dense(self.width, kernel_init=INIT, name='project')(y)
     x = shortcut(x, width=self.width, stride=self.stride)
     return x + DropPath()(y, rate=drop_path, train=train)
 
@@ -278,7 +288,7 @@ class CoAtNet(nn.Module):
       self.stem_width,
       (3, 3),
       use_bias=False,
-      kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
+      kernel_init=INIT,
       name='stem2',
     )(gelu(x))
     rates = stage_rates(self.drop_path, depths=self.depths)

@@ -43,6 +43,8 @@ STEM_WIDTH = 16
 
 # The reference cuts this distribution at 100 deviations: that is, not at all.
 INIT = nn.initializers.normal(0.02)
+# He's, for the way back, of all convolutions.
+CONV_INIT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 norm = functools.partial(nn.LayerNorm, epsilon=1e-5)
 
@@ -180,8 +182,14 @@ class Mixer(nn.Module):
     """Returns the new map."""
     _, h, w, d = x.shape
     y = nn.silu(ConvBN(d, 3, name='local')(x, train=train))
-    y = nn.Conv(self.token_width, (1, 1), use_bias=False, name='to_tokens')(y)
-    y = resize(y, size=(h + h % PATCH, w + w % PATCH))
+    y = nn.Conv(
+      self.token_width,
+      (1, 1),
+      use_bias=False,
+      kernel_init=CONV_INIT,
+      name='to_tokens',
+    )(y)
+    y = resize(y, size=(h + -h % PATCH, w + -w % PATCH))
     size = y.shape[1:3]
     tokens = apply_blocks(
       functools.partial(Block, dropout=self.dropout),

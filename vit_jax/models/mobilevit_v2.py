@@ -33,14 +33,17 @@ from vit_jax.layers.conv import ConvBN
 from vit_jax.layers.drop_path import DropPath, stage_rates
 from vit_jax.lookup import choose
 from vit_jax.models import mobilevit
-from vit_jax.models.mobilevit import PATCH, Mlp, Stage, check_stages
+from vit_jax.models.mobilevit import (
+  CONV_INIT,
+  PATCH,
+  Mlp,
+  Stage,
+  check_stages,
+)
 from vit_jax.models.scan import apply_blocks
 from vit_jax.types import Array, Output
 
 EXPANSION = 2  # of the inverted residuals
-
-# He's, for the way back: here all layers but the head are convolutions.
-INIT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 norm = functools.partial(nn.GroupNorm, num_groups=1, epsilon=1e-5)
 
@@ -50,7 +53,7 @@ def _size(multiplier: float) -> dict[str, Any]:
   return dict(widths=widths, residuals=(1, 2), depths=(2, 4, 3))
 
 
-# From apple/ml-cvnets, README-mobilevit-v2.md.
+# From apple/ml-cvnets, cvnets/models/classification/config/mobilevit_v2.py.
 VARIANTS = ('0.5', '0.75', '1.0', '1.25', '1.5', '1.75', '2.0')
 SIZES = {name: _size(float(name)) for name in VARIANTS}
 
@@ -67,7 +70,8 @@ def variant(name: str) -> dict[str, Any]:
 class SeparableAttention(nn.Module):
   """Attention by one score for each token (section 3.2).
 
-  Parameters: qkv/kernel (d, 1 + 2d), of score, key and value; out/kernel.
+  Parameters: qkv/kernel (d, 1 + 2d), of score, key and value; out/kernel. They
+  start as those of convolutions, which they are in the reference.
   """
 
   @nn.compact
@@ -76,11 +80,11 @@ class SeparableAttention(nn.Module):
   ) -> Float[Array, 'b p n d']:
     """Mixes the n tokens of each position in a patch."""
     d = tokens.shape[-1]
-    qkv = nn.Dense(1 + 2 * d, kernel_init=INIT, name='qkv')(tokens)
+    qkv = nn.Dense(1 + 2 * d, kernel_init=CONV_INIT, name='qkv')(tokens)
     query, key, value = jnp.split(qkv, [1, 1 + d], axis=-1)
     scores = nn.softmax(query.astype(jnp.float32), axis=2).astype(key.dtype)
     context = (scores * key).sum(axis=2, keepdims=True)  # (B, P, 1, D)
-    out = nn.Dense(d, kernel_init=INIT, name='out')
+    out = nn.Dense(d, kernel_init=CONV_INIT, name='out')
     return out(nn.relu(value) * context)
 
 
@@ -98,7 +102,7 @@ class Block(nn.Module):
     """Returns the new tokens; `drop_path` is the rate of both branches."""
     x = SeparableAttention(name='attn')(norm(name='norm1')(tokens))
     tokens = tokens + DropPath()(x, rate=drop_path, train=train)
-    mlp = Mlp(kernel_init=INIT, name='mlp')
+    mlp = Mlp(kernel_init=CONV_INIT, name='mlp')
     x = mlp(norm(name='norm2')(tokens), train=train)
     return tokens + DropPath()(x, rate=drop_path, train=train)
 
@@ -122,10 +126,16 @@ class Mixer(nn.Module):
   ) -> Float[Array, 'b y x d']:
     """Returns the new map, whose sides are even."""
     _, h, w, d = x.shape
-    x = resize(x, size=(h + h % PATCH, w + w % PATCH))
+    x = resize(x, size=(h + -h % PATCH, w + -w % PATCH))
     size = x.shape[1:3]
     x = nn.silu(ConvBN(d, 3, groups=d, name='local')(x, train=train))
-    x = nn.Conv(d // 2, (1, 1), use_bias=False, name='to_tokens')(x)
+    x = nn.Conv(
+      d // 2,
+      (1, 1),
+      use_bias=False,
+      kernel_init=CONV_INIT,
+      name='to_tokens',
+    )(x)
     tokens = apply_blocks(
       Block,
       mobilevit.unfold(x),

@@ -1,8 +1,9 @@
 """The ResNet in front of the hybrid vision transformers.
 
 An Image is Worth 16x16 Words, arXiv:2010.11929, section 3.1 and appendix B.
-Different from the ResNet of He et al. (arXiv:1512.03385): group norm in place
-of batch norm and standardised weights, hence no batch statistics; no head.
+Different from the ResNet of He et al. (arXiv:1512.03385), which is in
+`models/resnet.py`: group norm in place of batch norm and standardised weights,
+hence no batch statistics; no head.
 Different from BiT (arXiv:1912.11370): the activations follow the convolutions.
 
 Departures from google-research/vision_transformer: none in the function; stages
