@@ -59,7 +59,7 @@ def test_an_earlier_step_can_be_asked(small_run, capsys):
 def test_the_table_has_a_row_for_each_set(small_run, capsys):
   evaluate.main([f'--workdir={small_run}'])
   out = capsys.readouterr().out
-  assert 'step 4' in out
+  assert out.startswith(f'{small_run}, step 4\n')  # in one line
   for word in ('noise', 'test', 'accuracy', 'loss', 'ece', 'examples'):
     assert word in out
 

@@ -4,6 +4,8 @@ import argparse
 import logging
 from collections.abc import Callable
 
+import rich.console
+import rich.table
 from absl import logging as absl_logging
 
 from vit_jax.trained import Trained, load, load_pretrained
@@ -39,3 +41,10 @@ def load_model(args: argparse.Namespace) -> Trained:
   if args.workdir:
     return load(args.workdir, step=args.step)
   return load_pretrained(args.pretrained)
+
+
+def show(table: rich.table.Table, *, title: str) -> None:
+  """Prints a table under its title, which may be wider than the table."""
+  console = rich.console.Console()
+  console.print(title, markup=False, highlight=False, soft_wrap=True)
+  console.print(table)

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import rich.console
 import rich.table
 
 from vit_jax import experiment, sharding
 from vit_jax.evaluators import EVALUATORS, SUITES
-from vit_jax.tools import add_model, command, load_model
+from vit_jax.tools import add_model, command, load_model, show
 from vit_jax.trained import Trained
 
 
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if args.json:
     print(json.dumps(results, indent=2))
   else:
-    rich.console.Console().print(_table(results, trained.name))
+    show(_table(results), title=trained.name)
   return 0
 
 
@@ -128,8 +127,8 @@ def chosen(
   return evals
 
 
-def _table(results: dict[str, dict[str, float]], name: str) -> rich.table.Table:
-  table = rich.table.Table(title=name)
+def _table(results: dict[str, dict[str, float]]) -> rich.table.Table:
+  table = rich.table.Table()
   table.add_column('data', overflow='fold')
   # Not all evaluators measure the same; a dict keeps the order.
   metrics = dict.fromkeys(key for values in results.values() for key in values)

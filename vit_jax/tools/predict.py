@@ -8,13 +8,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import rich.console
 import rich.table
 
 from vit_jax import data
 from vit_jax.ops import losses
 from vit_jax.pretrained.catalogue import words
-from vit_jax.tools import add_model, command, load_model
+from vit_jax.tools import add_model, command, load_model, show
 from vit_jax.trained import Trained
 
 BATCH_SIZE = 32
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if args.json:
     print(json.dumps(rows, indent=2))
   else:
-    rich.console.Console().print(_table(rows, trained))
+    show(_table(rows), title=trained.name)
   return int(any(not row['classes'] for row in rows))
 
 
@@ -95,10 +94,8 @@ def predict(
       index += 1
 
 
-def _table(
-  rows: Sequence[dict[str, Any]], trained: Trained
-) -> rich.table.Table:
-  table = rich.table.Table(title=trained.name)
+def _table(rows: Sequence[dict[str, Any]]) -> rich.table.Table:
+  table = rich.table.Table()
   table.add_column('image', overflow='fold')
   table.add_column('class', overflow='fold')
   table.add_column('probability', justify='right')
