@@ -60,6 +60,15 @@ def test_the_table_of_sizes_lists_what_the_pattern_finds(capsys):
   assert 'mixer' not in out and 'B/16' not in out
 
 
+def test_the_best_published_accuracy_and_the_weights_are_named():
+  # README of facebookresearch/ConvNeXt; ImageNet-22k, then 384 pixels.
+  assert zoo.published('convnext', 'B') == (
+    '86.8 @384',
+    'hf://timm, dl.fbaipublicfiles.com',
+  )
+  assert zoo.published('vit', 'B/28') == ('', '')
+
+
 def test_a_pattern_that_finds_nothing_is_named():
   with pytest.raises(ValueError, match="'resnext' matches no model"):
     zoo.main(['resnext'])

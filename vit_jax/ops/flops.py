@@ -20,7 +20,13 @@ def count(fn: Callable[..., Any], *args: Any) -> int:
     fn: a function that `jax.make_jaxpr` accepts.
     *args: trees of arrays or of `jax.ShapeDtypeStruct`.
   """
-  return _count(jax.make_jaxpr(fn)(*args).jaxpr)
+  return trace(fn, *args)[0]
+
+
+def trace(fn: Callable[..., Any], *args: Any) -> tuple[int, Any]:
+  """`count`, and the shapes of what `fn(*args)` returns, in one trace."""
+  jaxpr, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
+  return _count(jaxpr.jaxpr), shapes
 
 
 def _count(jaxpr: core.Jaxpr) -> int:

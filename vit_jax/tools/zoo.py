@@ -65,10 +65,12 @@ class Row(NamedTuple):
 def cost(model: nn.Module, *, size: int = 224) -> tuple[int, int]:
   """Number of parameters, and FLOPs of one image of size x size pixels."""
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  variables = jax.eval_shape(model.init, jax.random.key(0), image)
+  # What draws the parameters is no product of matrices and counts as nothing.
+  operations, (_, variables) = flops.trace(
+    model.init_with_output, jax.random.key(0), image
+  )
   params = jax.tree.leaves(variables['params'])
-  number = sum(math.prod(x.shape) for x in params)
-  return number, flops.count(model.apply, variables, image)
+  return sum(math.prod(x.shape) for x in params), operations
 
 
 def paper_flops(variant: str, *, size: int) -> int:
@@ -158,12 +160,17 @@ def sizes_table(pattern: str) -> rich.table.Table:
     ValueError: if nothing matches.
   """
   table = rich.table.Table(
-    title='At 224x224 pixels, with 1000 classes', box=rich.box.SIMPLE
+    title='At 224x224 pixels, with 1000 classes',
+    box=rich.box.SIMPLE,
+    caption='top-1: the best published of ImageNet-1k, in %, @ its pixels; '
+    'weights: who publishes them, see --pretrained',
   )
   table.add_column('model')
   table.add_column('variant')
   table.add_column('params, M', justify='right')
   table.add_column('GFLOPs', justify='right')
+  table.add_column('top-1', justify='right')
+  table.add_column('weights', overflow='fold')
   for name, (module, _, variants) in models.MODELS.items():
     fields = {field.name for field in dataclasses.fields(module)}
     # Scanned, one block is traced instead of all, to the same result.
@@ -173,15 +180,33 @@ def sizes_table(pattern: str) -> rich.table.Table:
         continue
       model = models.build(name, variant, num_classes=1000, **options)
       params, operations = cost(model)
-      table.add_row(
-        name, variant, f'{params / 1e6:.2f}', f'{operations / 1e9:.2f}'
-      )
+      size = (f'{params / 1e6:.2f}', f'{operations / 1e9:.2f}')
+      table.add_row(name, variant, *size, *published(name, variant))
   if not table.rows:
     raise ValueError(
       f"{pattern!r} matches no model: it is searched in 'model variant', such "
       "as 'vit B/16'"
     )
   return table
+
+
+def published(name: str, variant: str) -> tuple[str, str]:
+  """The best top-1 of a variant, as '85.5 @384', and who has its weights."""
+  found = [
+    entry
+    for entry in catalogue.search('*')
+    if (entry.model, entry.variant) == (name, variant)
+  ]
+  judged = [x for x in found if x.accuracy and x.labels == 'imagenet1k']
+  best = max(judged, key=lambda entry: entry.accuracy, default=None)
+  # gs://bucket, hf://owner, or the host.
+  stores = dict.fromkeys(
+    '/'.join(x.location.split('/')[:3]).removeprefix('https://') for x in found
+  )
+  return (
+    f'{best.accuracy} @{best.preprocessing.size}' if best else '',
+    ', '.join(stores),
+  )
 
 
 def pretrained_table(pattern: str) -> rich.table.Table:
