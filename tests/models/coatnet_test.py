@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,12 +15,18 @@ from vit_jax.models.coatnet import (
 )
 from vit_jax.pretrained import flatten
 from vit_jax.pretrained.fit import fit
+from vit_jax.tools.zoo import cost
 
 SMALL = dict(
   stem_width=8, widths=(8,), depths=(1,), layout='T', strides=(2,), head_dim=4
 )
 X = jax.random.normal(jax.random.key(0), (2, 5, 6, 8))
-BLOCKS = {'C': MBConv, 'T': lambda *args: Transformer(args[0], 4, *args[1:])}
+BLOCKS = {
+  'C': lambda width, stride=1, pool='max': MBConv(
+    width, 'expand', pool, stride
+  ),
+  'T': lambda width, stride=1, pool='max': Transformer(width, 4, pool, stride),
+}
 
 
 def without_branches(kind, *args):
@@ -69,6 +77,41 @@ def test_where_the_map_is_halved_it_adds_to_the_largest_of_2_x_2(kind):
 
 
 @pytest.mark.parametrize('kind', BLOCKS)
+def test_it_may_add_to_the_average_of_those_of_2_x_2_that_are_there(kind):
+  block, variables = without_branches(kind, 8, 2, 'avg')
+  padding = ((0, 0), (0, 1), (0, 0), (0, 0))
+  padded = np.pad(X, padding, constant_values=np.nan)
+  np.testing.assert_allclose(
+    jax.jit(block.apply)(variables, X),
+    np.nanmean(padded.reshape(2, 3, 2, 3, 2, 8), (2, 4)),
+    rtol=1e-5,
+  )
+
+
+def test_the_depthwise_convolution_may_have_the_stride():
+  early, late = (MBConv(8, where, 'max', 2) for where in coatnet.STRIDES_IN)
+  variables = jax.jit(early.init)(jax.random.key(1), X)
+  run = functools.partial(late.apply, variables)
+  assert run(X).shape == (2, 3, 3, 8)
+  # All positions are looked at, and not every other one.
+  look = lambda x: (
+    run(x)[0, 1, 1].sum()
+    - coatnet.reduce(x, stride=2, pool='max')[0, 1, 1].sum()
+  )
+  # Of height 5, whose padding is even: rows 1 to 3.
+  seen = np.abs(jax.jit(jax.grad(look))(X)[0]).max(-1) > 1e-6
+  assert seen[1:4].any(axis=1).all()
+
+
+def test_the_wiring_of_timm_costs_what_it_costs_there():
+  """coatnet_0_224 of timm 1.0.31: 25.04 M parameters, 4.55 GMAC."""
+  fields = coatnet.WIRING_OF_TIMM | dict(representation_size=768, scan=True)
+  model = models.build('coatnet', '0', num_classes=1000, **fields)
+  params, operations = cost(model)
+  assert (round(params / 1e6, 2), round(operations / 2e9, 2)) == (25.04, 4.55)
+
+
+@pytest.mark.parametrize('kind', BLOCKS)
 def test_where_the_map_is_made_wider_the_shortcut_is_projected(kind):
   block, variables = without_branches(kind, 16, 2)
   kernel = variables['params']['shortcut']['kernel']
@@ -92,7 +135,7 @@ def test_the_table_is_read_by_rows_and_columns_apart():
 
 
 def test_attention_sees_the_whole_map():
-  block = Transformer(8, 4)
+  block = BLOCKS['T'](8)
   variables = jax.jit(block.init)(jax.random.key(1), X)
   run = lambda x: block.apply(variables, x)[0, 0, 0].sum()
   seen = np.abs(jax.jit(jax.grad(run))(X)[0]).max(-1) > 0
@@ -130,6 +173,8 @@ def test_tables_are_resampled_for_images_of_another_size():
   [
     (dict(depths=(1, 1)), r"depths=\(1, 1\), layout='T'.*for each stage"),
     (dict(layout='X'), "layout='X'.*'C' or 'T'"),
+    (dict(pool='max2'), "pool: 'max2'. Did you mean 'max'"),
+    (dict(stride_in='dw'), "stride_in: 'dw'.*expand, depthwise"),
     (dict(head_dim=3), 'head_dim=3 does not divide the width 8'),
   ],
 )

@@ -17,6 +17,7 @@ from tests.parity.torch_models import (
   randomise,
 )
 from vit_jax import models
+from vit_jax.models import coatnet
 from vit_jax.pretrained import torch_names
 
 pytestmark = pytest.mark.parity
@@ -35,22 +36,35 @@ HEADS = (None, None, 4, 8)
 SIZE = (96, 64)
 
 
-def build(timm, torch, *, variant, size, num_classes, head_dim=32, **fields):
-  """A model of timm, without the layer before its head."""
+PAPER = {'stride_mode': '1x1', 'pool_type': 'max2'}
+TIMM = {'stride_mode': 'dw', 'pool_type': 'avg2'}
+
+
+def build(
+  timm,
+  torch,
+  *,
+  variant,
+  size,
+  num_classes,
+  head_dim=32,
+  wiring=PAPER,
+  **fields,
+):
+  """A model of timm; with the paper's wiring, no layer before its head."""
   cfg = timm.models.maxxvit.model_cfgs[f'coatnet_{variant}']
   cfg = dataclasses.replace(
     cfg,
     conv_cfg=dataclasses.replace(
       cfg.conv_cfg,
-      stride_mode='1x1',
-      pool_type='max2',
+      **wiring,
       padding='same',
       act_layer='gelu_tanh',
       norm_eps=1e-3,
     ),
     transformer_cfg=dataclasses.replace(
       cfg.transformer_cfg,
-      pool_type='max2',
+      pool_type=wiring['pool_type'],
       act_layer='gelu_tanh',
       norm_eps=1e-5,
       dim_head=head_dim,
@@ -58,7 +72,8 @@ def build(timm, torch, *, variant, size, num_classes, head_dim=32, **fields):
     **fields,
   )
   theirs = timm.models.MaxxVit(cfg, img_size=size, num_classes=num_classes)
-  theirs.head.pre_logits = torch.nn.Identity()
+  if wiring is PAPER:
+    theirs.head.pre_logits = torch.nn.Identity()
   for module in theirs.modules():
     if isinstance(module, torch.nn.BatchNorm2d):
       module.momentum = 0.01
@@ -67,7 +82,7 @@ def build(timm, torch, *, variant, size, num_classes, head_dim=32, **fields):
   return theirs
 
 
-def build_small(timm, torch, *, size):
+def build_small(timm, torch, *, size, wiring=PAPER):
   """The counterpart of OURS."""
   theirs = build(
     timm,
@@ -80,6 +95,7 @@ def build_small(timm, torch, *, size):
     head_dim=OURS['head_dim'],
     head_hidden_size=64,
     num_classes=5,
+    wiring=wiring,
   )
   return randomise(torch, theirs)
 
@@ -119,6 +135,27 @@ def test_coatnet_equals_timm(timm):
       ('stage_2/block_1', 'stages.2.blocks.1'),
       ('stage_3/block_1', 'stages.3.blocks.1'),
       ('norm', 'head.norm'),
+      ('head', 'head'),
+    ],
+    maps=[f'stages.{i}' for i in range(4)],
+  )
+
+
+def test_the_wiring_of_timm_equals_timm(timm):
+  import torch
+
+  theirs = build_small(timm, torch, size=SIZE, wiring=TIMM)
+  image = random_image(SIZE)
+  options = dict(OURS, **coatnet.WIRING_OF_TIMM, representation_size=64)
+  compare(
+    models.build('coatnet', **options),
+    to_ours(arrays(theirs)),
+    outputs_by_module(torch, theirs, image),
+    image=image,
+    stages=[
+      ('stage_0/block_0', 'stages.0.blocks.0'),
+      ('stage_1/block_0', 'stages.1.blocks.0'),
+      ('stage_2/block_0', 'stages.2.blocks.0'),
       ('head', 'head'),
     ],
     maps=[f'stages.{i}' for i in range(4)],

@@ -3,7 +3,8 @@
 Its authors published no checkpoints. Those of timm are of other networks: the
 convolutions have other widths, activations and strides. So are its models
 without checkpoints, coatnet_0_224 and so on, unless they are told to have the
-paper's strides and pooling, and no layer before the head.
+paper's strides and pooling, and no layer before the head; or ours to have
+theirs. What remains are its epsilons, its GELU and the zeros around maps.
 """
 
 import numpy as np
@@ -96,6 +97,7 @@ NAMES = {
     *_attention(2),
     *_attention(3),
     Row('norm', 'head.norm', NORM),
+    Row('pre_logits', 'head.pre_logits.fc', DENSE),
     Row('head', 'head.fc', DENSE),
   )
 }
