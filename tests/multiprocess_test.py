@@ -269,6 +269,15 @@ def test_killed_and_started_again_two_processes_end_bit_identical(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_branch_off_a_run_together(tmp_path):
+  trunk, branch = tmp_path / 'trunk', tmp_path / 'branch'
+  for init, workdir in (('', trunk), (f'{trunk}@4', branch)):
+    main(f'--config.init.run={init}', f'--workdir={workdir}', count=2)
+  assert_same_checkpoint(trunk, branch, step=6)
+  assert rows(branch) == rows(trunk)[-3:]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('victim', [0, 1])
 def test_when_one_process_dies_the_others_end(tmp_path, victim):
   long = '--config.duration=100000 steps'
