@@ -29,6 +29,7 @@ ROOMS = {
   'pretrained': BASE,
   'sharding': BASE,
   'metrics': set(),
+  'processes': set(),
   'checkpoint': BASE | {'sharding'},
 }
 # Where the rooms meet.

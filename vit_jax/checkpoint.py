@@ -143,6 +143,8 @@ def branch(
       f'config.init.run is at step {step}, but config.duration ends at '
       f'{total_steps}; it counts from the beginning of {other}.'
     )
+  # Not before all have seen that there is nothing yet.
+  multihost_utils.sync_global_devices('branch')
   if jax.process_index() == 0:
     copy = workdir / 'checkpoints' / str(step)
     partial = copy.with_suffix('.partial')
@@ -150,7 +152,7 @@ def branch(
     shutil.copytree(pathlib.Path(other) / 'checkpoints' / str(step), partial)
     partial.replace(copy)
   # Nobody looks for the checkpoint before it is there.
-  multihost_utils.sync_global_devices('branch')
+  multihost_utils.sync_global_devices('branched')
 
 
 def _as_stored(

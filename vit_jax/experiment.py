@@ -298,14 +298,15 @@ def build_eval(
   sharding.check_batch_size(config['eval_batch_size'], mesh)
   steps = {'preprocess': config['preprocess'], **options}['preprocess']
   transform = data.build_transforms(steps)
+  index, count = sharding.share(mesh)
 
   def one_pass(source):
     for batch in data.one_pass(
       source,
       transform,
       batch_size=config['eval_batch_size'],
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      process_index=index,
+      process_count=count,
       **config['loader'],
     ):
       yield sharding.put(batch, mesh)

@@ -2,14 +2,16 @@
 
 import logging
 import pathlib
+import signal
 import sys
 
+import jax
 import ml_collections
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from vit_jax import metrics
+from vit_jax import metrics, processes
 from vit_jax.train import train
 
 FLAGS = flags.FLAGS
@@ -30,7 +32,26 @@ flags.DEFINE_string(
   'The run directory; runs/NAME_OF_THE_CONFIG by default. If the run is there '
   'already, it continues where it stopped.',
 )
+flags.DEFINE_string(
+  'coordinator',
+  None,
+  'HOST:PORT of process 0, of a run of several processes that neither a TPU '
+  'pod nor SLURM nor Open MPI starts: docs/launch.md. Also '
+  'JAX_COORDINATOR_ADDRESS.',
+)
+flags.DEFINE_integer(
+  'num_processes', None, 'Of such a run. Also JAX_NUM_PROCESSES.', lower_bound=1
+)
+flags.DEFINE_integer(
+  'process_id', None, 'Of this process, from 0. Also JAX_PROCESS_ID.'
+)
+flags.DEFINE_integer(
+  'coordinator_timeout', 300, 'Seconds to wait for the other processes.'
+)
 flags.DEFINE_bool('traceback', False, 'Show the whole stack of an error.')
+
+# As of a process that SIGTERM ended, for those who start it again.
+TERMINATED = 128 + signal.SIGTERM
 
 USAGE = """Which experiment? For example:
 
@@ -79,15 +100,25 @@ def main(_):
   try:
     if FLAGS.config is None:
       raise ValueError(USAGE)
+    processes.meet(
+      coordinator=FLAGS.coordinator,
+      num_processes=FLAGS.num_processes,
+      process_id=FLAGS.process_id,
+      timeout=FLAGS.coordinator_timeout,
+    )
     workdir = pathlib.Path(
       FLAGS.workdir or default_workdir(FLAGS['config'].config_filename)
     )
     train(FLAGS.config, workdir)
+  except processes.Terminated as reason:
+    print(reason, file=sys.stderr)
+    sys.exit(TERMINATED)
   except (ValueError, OSError) as error:
     if FLAGS.traceback:
       raise
-    sys.exit(f'Error: {error}')
-  print(summary(FLAGS.config, workdir))
+    sys.exit(f'Error{processes.where()}: {error}')
+  if jax.process_index() == 0:
+    print(summary(FLAGS.config, workdir))
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import pathlib
 import time
 from collections.abc import Mapping
@@ -201,6 +202,24 @@ SHORT = {'images_per_second': 'images/s'}
 def number(value: float) -> str:
   """Writes a value for people."""
   return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.4g}'
+
+
+def check_finite(
+  step: int, scalars: Mapping[str, float], last_good: int | None
+):
+  """Raises a ValueError if the loss or the gradient is not finite."""
+  for name in ('loss', 'grad_norm'):
+    if not math.isfinite(scalars[name]):
+      raise ValueError(
+        f'The {name} is {scalars[name]} at step {step}. The run stops; '
+        + (
+          f'its checkpoint of step {last_good} is good'
+          if last_good
+          else 'it had no checkpoint yet'
+        )
+        + '. A lower config.optim.learning_rate, a longer warm-up or '
+        'config.optim.clip_norm may help, in a new --workdir.'
+      )
 
 
 def read_rows(path: pathlib.Path) -> list[dict]:

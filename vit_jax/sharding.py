@@ -6,6 +6,8 @@ optimiser state are split as well) and `tensor` (a layer's heads and hidden
 units are split). Nothing outside this file imports `jax.sharding`.
 """
 
+import collections
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -133,11 +135,38 @@ def side_by_side(
   )(shared, split)
 
 
+@functools.lru_cache(maxsize=8)
+def share(mesh: Mesh) -> tuple[int, int]:
+  """Which part of a batch is this process's, and of how many.
+
+  There is one for each process, unless `tensor` spans several: these work on
+  the same examples, and must load the same.
+
+  Raises:
+    ValueError: if processes would share some of their examples only.
+  """
+  count = num_shards(mesh)
+  rows = collections.defaultdict(set)  # by process
+  for device, (part,) in batched(mesh).devices_indices_map((count,)).items():
+    rows[device.process_index].add(part.indices(count)[0])
+  parts = sorted({tuple(sorted(of_one)) for of_one in rows.values()})
+  if sum(map(len, parts)) != count or len(set(map(len, parts))) > 1:
+    raise ValueError(
+      f'config.mesh.tensor={mesh.shape["tensor"]} splits the devices of the '
+      f'{len(rows)} processes unevenly: choose a divisor or a multiple of how '
+      'many each has.'
+    )
+  return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
+
+
 def put(batch: Batch, mesh: Mesh) -> Batch:
-  """Makes global arrays of this process's rows of a batch."""
+  """Makes global arrays of this process's rows of a batch, see `share`."""
   sharding = batched(mesh)
+  _, count = share(mesh)
   return {
-    key: jax.make_array_from_process_local_data(sharding, value)
+    key: jax.make_array_from_process_local_data(
+      sharding, value, (len(value) * count, *value.shape[1:])
+    )
     for key, value in batch.items()
   }
 

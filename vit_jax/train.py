@@ -4,14 +4,21 @@ There is one, for every model, objective and data set; it names none of them.
 """
 
 import collections
-import math
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import jax
 import ml_collections
 
-from vit_jax import checkpoint, data, metrics, pretrained, sharding
+from vit_jax import (
+  checkpoint,
+  data,
+  metrics,
+  pretrained,
+  processes,
+  sharding,
+)
+from vit_jax.evaluators.passes import to_host
 from vit_jax.experiment import Experiment, build
 from vit_jax.models import scan
 from vit_jax.step import Metrics, TrainState, make_init, make_step
@@ -40,6 +47,7 @@ def train(
   Raises:
     ValueError: if the config asks for what is not possible, if `workdir`
       belongs to another config, or if the loss is no longer finite.
+    Terminated: if SIGTERM ended the run early; the state is saved.
   """
   workdir = pathlib.Path(workdir)
   experiment = build(config.to_dict())
@@ -48,6 +56,7 @@ def train(
     'class_names': experiment.source.class_names,
     'image_shape': experiment.image_shape,
   }
+  processes.check_shared(workdir)
   checkpoint.check_run(workdir, **run)
   if config.init.run:
     checkpoint.branch(
@@ -75,6 +84,7 @@ def train(
 def open_batches(experiment: Experiment, *, first_step: int) -> Iterable[Batch]:
   """This process's share of the batches of the steps that are left."""
   config = experiment.config
+  index, count = sharding.share(experiment.mesh)
   return data.pipeline(
     experiment.source,
     data.build_transforms(config['transforms']),
@@ -83,8 +93,8 @@ def open_batches(experiment: Experiment, *, first_step: int) -> Iterable[Batch]:
     start=first_step,
     steps=experiment.total_steps - first_step,
     repeats=config['data']['repeats'],
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+    process_index=index,
+    process_count=count,
     **config['loader'],
   )
 
@@ -116,29 +126,36 @@ def loop(
     while len(running) > left:
       step, scalars = running.popleft()
       scalars = {k: float(x) for k, x in jax.device_get(scalars).items()}
-      check_finite(step, scalars, checkpoints.latest())
+      metrics.check_finite(step, scalars, checkpoints.latest())
       clock.stepped()
       writer.advance(step)
       if due(step, config['log_every'], total):
         values = {f'train/{key}': value for key, value in scalars.items()}
         writer.scalars(step, values | clock.report())
 
-  for step in range(int(ts.step) + 1, total + 1):
-    with clock.waiting():
-      batch = sharding.put(next(batches), experiment.mesh)
-    ts, scalars = train_step(ts, batch)
-    running.append((step, scalars))
-    finish(left=AHEAD)
-    evaluates = due(step, config['eval_every'], total)
-    saves = due(step, config['checkpoint']['every'], total)
-    if evaluates or saves:
-      finish(left=0)
-      results = evaluate(experiment, ts) if evaluates else {}
-      if results:
-        writer.scalars(step, results)
-      if saves:
-        save(checkpoints, ts, results)
-      clock.restart()
+  with processes.termination() as stops_after:
+    for step in range(int(ts.step) + 1, total + 1):
+      with clock.waiting():
+        batch = sharding.put(next(batches), experiment.mesh)
+      ts, scalars = train_step(ts, batch)
+      running.append((step, scalars))
+      finish(left=AHEAD)
+      evaluates = due(step, config['eval_every'], total)
+      stops = stops_after(step) and step < total
+      saves = stops or due(step, config['checkpoint']['every'], total)
+      if evaluates or saves:
+        finish(left=0)
+        results = evaluate(experiment, ts) if evaluates else {}
+        if results:
+          writer.scalars(step, results)
+        if saves:
+          save(checkpoints, ts, results)
+        if stops:
+          raise processes.Terminated(
+            f'Terminated after step {step}, which is saved. To go on, give the '
+            'same command again.'
+          )
+        clock.restart()
 
 
 def due(step: int, every: int, total: int) -> bool:
@@ -154,24 +171,6 @@ def evaluate(experiment: Experiment, ts: TrainState) -> dict[str, float]:
     for name, run in experiment.evals.items()
     for key, value in run(judged['params'], judged['state']).items()
   }
-
-
-def check_finite(
-  step: int, scalars: Mapping[str, float], last_good: int | None
-):
-  """Raises a ValueError if the loss or the gradient is not finite."""
-  for name in ('loss', 'grad_norm'):
-    if not math.isfinite(scalars[name]):
-      raise ValueError(
-        f'The {name} is {scalars[name]} at step {step}. The run stops; '
-        + (
-          f'its checkpoint of step {last_good} is good'
-          if last_good
-          else 'it had no checkpoint yet'
-        )
-        + '. A lower config.optim.learning_rate, a longer warm-up or '
-        'config.optim.clip_norm may help, in a new --workdir.'
-      )
 
 
 def restore_or_init(
@@ -206,7 +205,7 @@ def initialize(experiment: Experiment, ts: TrainState) -> TrainState:
   # Foreign names are mapped to blocks one by one.
   variables = {'params': ts.params, **ts.state}
   loaded = pretrained.initialize(
-    jax.device_get(scan.unstack_blocks(variables)),
+    to_host(jax.jit(scan.unstack_blocks)(variables)),
     source=options.pop('params'),
     grid=experiment.grid,
     **options,

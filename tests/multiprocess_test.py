@@ -1,0 +1,355 @@
+"""Several processes are one run: started as a user starts them, on the CPU."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from vit_jax import checkpoint, metrics, processes, sharding
+from vit_jax.train import train
+
+ROOT = pathlib.Path(__file__).parent.parent
+SECONDS = 240  # no process lives longer, on however busy a machine
+TIMES = {
+  *('images_per_second', 'step_seconds', 'data_seconds', 'compute_seconds'),
+}
+# The fixture `tiny_config` as flags of the command.
+TINY = (
+  *('--config=configs/quickstart.py', '--config.duration=6 steps'),
+  *('--config.batch_size=16', '--config.eval_batch_size=64'),
+  *('--config.model.width=16', '--config.model.depth=2'),
+  *('--config.model.mlp_dim=16', '--config.model.num_heads=2'),
+  *('--config.eval_every=3 steps', '--config.log_every=1 steps'),
+  '--config.checkpoint.every=2 steps',
+  '--config.data.train=digits:train[:64]',
+  '--config.evals.test.data=digits:test[:50]',
+)
+
+
+def free_port():
+  """A port that nobody has; the kernel does not give it again for a while."""
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def started(command, *, count, devices=1, ids=None):
+  """Starts the processes of one run; afterwards none of them is left."""
+  meeting = (
+    f'--coordinator=127.0.0.1:{free_port()}',
+    f'--num_processes={count}',
+  )
+  environment = os.environ | {
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_NUM_CPU_DEVICES': str(devices),
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',  # for a fast compilation
+    'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.cache' / 'jax'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
+  }
+  running = []
+  try:
+    for i in range(count) if ids is None else ids:
+      running.append(
+        subprocess.Popen(
+          [sys.executable, *command, *meeting, f'--process_id={i}'],
+          cwd=ROOT,
+          env=environment,
+          text=True,
+          stdout=subprocess.PIPE,
+          stderr=subprocess.STDOUT,
+          start_new_session=True,
+        )
+      )
+    yield running
+  finally:
+    for process in running:
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+      process.communicate()
+
+
+def ends(running):
+  """Waits for all; returns their exit codes and what they said."""
+  until = time.monotonic() + SECONDS
+  said = [p.communicate(timeout=until - time.monotonic())[0] for p in running]
+  return [p.returncode for p in running], said
+
+
+def main(*args, **options):
+  """Runs the command in several processes, all of which must succeed."""
+  with started(('-m', 'vit_jax.main', *TINY, *args), **options) as running:
+    codes, said = ends(running)
+  assert set(codes) == {0}, '\n'.join(said)
+  return said
+
+
+def rows(workdir):
+  """All reports, without what a clock says."""
+  return [
+    {name: value for name, value in row.items() if name not in TIMES}
+    for row in metrics.read_rows(workdir / 'metrics.jsonl')
+  ]
+
+
+def assert_rows_close(some, others, *, rtol):
+  assert len(some) == len(others)
+  for one, other in zip(some, others, strict=True):
+    assert one == pytest.approx(other, rel=rtol)
+
+
+def arrays(workdir, step):
+  """Everything of a checkpoint: model, optimiser and step."""
+  path = workdir / 'checkpoints' / str(step)
+  with ocp.StandardCheckpointer() as reader:
+    trees = [reader.restore(path / item) for item in ('model', 'optimizer')]
+  return jax.tree.leaves_with_path(trees)
+
+
+def assert_same_checkpoint(one, other, *, step):
+  for (path, a), (same_path, b) in zip(
+    arrays(one, step), arrays(other, step), strict=True
+  ):
+    assert path == same_path
+    np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+
+
+def wait_for_rows(workdir, running, *, count):
+  """Waits until a run has reported so often."""
+  until = time.monotonic() + SECONDS
+  while len(rows(workdir)) < count:
+    assert all(process.poll() is None for process in running)
+    assert time.monotonic() < until
+    time.sleep(0.05)
+
+
+def test_two_processes_do_what_one_does(tiny_config, tmp_path):
+  """The same examples, losses and counts, written once and by both."""
+  said = main(f'--workdir={tmp_path / "two"}', count=2, devices=4)
+  assert 'Done: ' in said[0] and 'Done: ' not in said[1]
+  assert not any('6/6' in line for line in said[1].splitlines())
+  train(tiny_config, tmp_path / 'one')
+  # Sums of float32 in another order; another batch or mask is off by 1e-2.
+  assert_rows_close(rows(tmp_path / 'two'), rows(tmp_path / 'one'), rtol=1e-5)
+  assert {
+    row['test/examples']
+    for row in rows(tmp_path / 'two')
+    if 'test/examples' in row
+  } == {50}
+  assert checkpoint.steps(tmp_path / 'two') == [4, 6]
+  # One process goes on where two stopped, and finds that all is done.
+  before = rows(tmp_path / 'two')
+  train(tiny_config, tmp_path / 'two')
+  assert rows(tmp_path / 'two') == before
+
+
+def test_sigterm_to_one_process_saves_and_stops_all(
+  tiny_config, tmp_path, monkeypatch
+):
+  """After a step that no schedule names; another number goes on from it."""
+  long = ('--config.duration=10000 steps', '--config.checkpoint.every=0 steps')
+  command = ('-m', 'vit_jax.main', *TINY, *long, f'--workdir={tmp_path}')
+  with started(
+    (*command, '--config.eval_every=0 steps'), count=2, devices=1
+  ) as running:
+    wait_for_rows(tmp_path, running, count=3)
+    running[1].send_signal(signal.SIGTERM)
+    codes, said = ends(running)
+  assert codes == [143, 143], '\n'.join(said)
+  (step,) = checkpoint.steps(tmp_path)
+  assert all(f'Terminated after step {step},' in text for text in said)
+  before = rows(tmp_path)
+  assert [row['step'] for row in before] == list(range(1, step + 1))
+  # Here it is one process of eight devices.
+  tiny_config.duration = '10000 steps'
+  tiny_config.checkpoint.every = tiny_config.eval_every = '0 steps'
+
+  @contextlib.contextmanager
+  def two_steps():
+    yield lambda now: now == step + 2
+
+  monkeypatch.setattr(processes, 'termination', two_steps)
+  with pytest.raises(processes.Terminated, match=f'after step {step + 2}'):
+    train(tiny_config, tmp_path)
+  assert rows(tmp_path)[:step] == before
+  assert checkpoint.steps(tmp_path) == [step, step + 2]
+
+
+def test_a_process_that_never_comes_is_an_error_that_says_so(tmp_path):
+  command = ('-m', 'vit_jax.main', *TINY, f'--workdir={tmp_path / "run"}')
+  with started(
+    (*command, '--coordinator_timeout=3'), count=3, ids=(0, 2)
+  ) as running:
+    codes, said = ends(running)
+  assert codes == [1, 1]
+  for i, text in zip((0, 2), said, strict=True):
+    assert f'Error: Process {i} waited 3 s for 3 processes to meet' in text
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+def test_four_processes_evaluate_every_example_once(tmp_path):
+  """50 images over 4 processes of 2 devices, also by k-NN and probes."""
+  evals = (
+    "--config.evals.near={'name': 'knn', 'data': 'digits:test[:50]', "
+    "'train': 'digits:train[:30]', 'k': (3,)}",
+    "--config.evals.probe={'name': 'few_shot', 'data': 'digits:test[:50]', "
+    "'train': 'digits:train[:30]', 'shots': (1,)}",
+    "--config.evals.present={'name': 'classification', "
+    "'data': 'digits:test[:50]', 'classes': 'present'}",
+  )
+  for count, devices in ((4, 2), (1, 8)):
+    main(
+      *evals, f'--workdir={tmp_path / str(count)}', count=count, devices=devices
+    )
+  four, one = rows(tmp_path / '4'), rows(tmp_path / '1')
+  assert_rows_close(four, one, rtol=1e-5)
+  for name in ('test', 'near', 'probe', 'present'):
+    assert four[-1][f'{name}/examples'] == 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('axis', ['fsdp', 'tensor'])
+def test_parameters_may_be_split_over_processes(tmp_path, axis):
+  """With scanned blocks, and SAM's groups side by side."""
+  options = (
+    *(f'--config.mesh.{axis}=4', '--config.model.num_heads=4'),
+    *('--config.model.scan=True', '--config.duration=2 steps'),
+    "--config.optim.sam={'rho': 0.05, 'group_size': 4}",
+  )
+  for count, devices in ((2, 2), (1, 4)):
+    main(
+      *options,
+      f'--workdir={tmp_path / str(count)}',
+      count=count,
+      devices=devices,
+    )
+  assert_rows_close(rows(tmp_path / '2'), rows(tmp_path / '1'), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_goes_through_any_number_of_devices_unchanged(tmp_path):
+  """8 -> 4 -> 1 -> 8 devices, in 4, 2, 1 and 2 processes."""
+  main(
+    '--config.mesh.fsdp=2', f'--workdir={tmp_path / "0"}', count=4, devices=2
+  )
+  chain = [(2, 2, 4), (1, 1, 1), (2, 4, 2)]
+  for i, (count, devices, fsdp) in enumerate(chain):
+    command = ('tests/resave.py', tmp_path / str(i), tmp_path / str(i + 1))
+    with started(
+      (*map(str, command), f'--fsdp={fsdp}'), count=count, devices=devices
+    ) as running:
+      codes, said = ends(running)
+    assert set(codes) == {0}, '\n'.join(said)
+    assert_same_checkpoint(tmp_path / '0', tmp_path / str(i + 1), step=6)
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_two_processes_end_bit_identical(tmp_path):
+  options = {'count': 2, 'devices': 1}
+  long = '--config.duration=30 steps'
+  main(long, f'--workdir={tmp_path / "whole"}', **options)
+  killed = tmp_path / 'killed'
+  command = ('-m', 'vit_jax.main', *TINY, long, f'--workdir={killed}')
+  with started(command, **options) as running:
+    wait_for_rows(killed, running, count=10)
+  assert len(rows(killed)) < len(rows(tmp_path / 'whole'))
+  main(long, f'--workdir={killed}', **options)
+  assert_same_checkpoint(tmp_path / 'whole', killed, step=30)
+  assert rows(killed) == rows(tmp_path / 'whole')
+
+
+@pytest.mark.slow
+def test_two_processes_branch_off_a_run_together(tmp_path):
+  trunk, branch = tmp_path / 'trunk', tmp_path / 'branch'
+  for init, workdir in (('', trunk), (f'{trunk}@4', branch)):
+    main(f'--config.init.run={init}', f'--workdir={workdir}', count=2)
+  assert_same_checkpoint(trunk, branch, step=6)
+  assert rows(branch) == rows(trunk)[-3:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
+def test_when_one_process_dies_the_others_end(tmp_path, victim):
+  long = '--config.duration=100000 steps'
+  command = ('-m', 'vit_jax.main', *TINY, long, f'--workdir={tmp_path}')
+  with started(command, count=2) as running:
+    wait_for_rows(tmp_path, running, count=5)
+    running[victim].kill()
+    codes, said = ends(running)
+  assert codes[victim] == -signal.SIGKILL
+  assert codes[1 - victim] != 0, said
+
+
+@pytest.mark.parametrize(
+  ('given', 'message'),
+  [
+    ({'coordinator': 'a:1'}, '--num_processes and --process_id is missing'),
+    ({'coordinator': 'a', 'num_processes': 2, 'process_id': 0}, 'HOST:PORT'),
+    (
+      {'coordinator': 'a:1', 'num_processes': 2, 'process_id': 2},
+      'process_id=2',
+    ),
+  ],
+)
+def test_half_an_address_is_refused(given, message):
+  with pytest.raises(ValueError, match=message):
+    processes.meet(**given)
+
+
+def test_the_variables_stand_for_the_flags(monkeypatch):
+  monkeypatch.setenv('JAX_PROCESS_ID', 'x')
+  with pytest.raises(ValueError, match="JAX_PROCESS_ID='x' is not a number"):
+    processes.meet()
+  monkeypatch.setenv('JAX_PROCESS_ID', '1')
+  monkeypatch.setenv('JAX_NUM_PROCESSES', '2')
+  with pytest.raises(ValueError, match='; --coordinator is missing'):
+    processes.meet()
+
+
+@pytest.mark.parametrize(
+  ('environment', 'launched'),
+  [
+    ({}, False),
+    ({'SLURM_STEP_NUM_TASKS': '1', 'SLURM_NTASKS': '4'}, False),
+    ({'SLURM_STEP_NUM_TASKS': '4'}, True),
+    ({'OMPI_COMM_WORLD_SIZE': '2'}, True),
+    ({'KUBERNETES_SERVICE_HOST': '10.0.0.1'}, False),
+  ],
+)
+def test_a_process_is_alone_unless_a_launcher_started_several(
+  monkeypatch, environment, launched
+):
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  assert processes.is_launched() == launched
+  if not launched:
+    processes.meet()
+  processes.meet(num_processes=1)
+  assert not jax.distributed.is_initialized()
+
+
+def test_sigterm_to_a_process_alone_is_noticed_once():
+  before = signal.getsignal(signal.SIGTERM)
+  with processes.termination() as stops_after:
+    assert not stops_after(1)
+    signal.raise_signal(signal.SIGTERM)
+    assert stops_after(2)
+    # The next one ends the process at once.
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+  assert signal.getsignal(signal.SIGTERM) == before
+  with processes.termination() as stops_after:
+    assert not stops_after(3)
+
+
+def test_a_process_alone_has_all_of_a_batch():
+  assert sharding.share(sharding.make_mesh(tensor=2)) == (0, 1)
