@@ -27,6 +27,7 @@ from configs import (
   from_scratch,
   lion,
   mixer,
+  mobile_former,
   mobilevit,
   mobilevit_v2,
   pvt,
@@ -63,6 +64,7 @@ FILES = {
   'from_scratch': from_scratch,
   'lion': lion,
   'mixer': mixer,
+  'mobile_former': mobile_former,
   'mobilevit': mobilevit,
   'mobilevit_v2': mobilevit_v2,
   'pvt': pvt,
@@ -117,6 +119,8 @@ EXPERIMENTS = {
   'finetune:deit/deit3_small_patch16_224.fb_in1k': 22_059_880,
   'mixer:B_16': 59_880_472,
   'mixer:B_16,cifar10': 59_880_472,
+  'mobile_former:294M': 11_422_648,
+  'mobile_former:26M': 3_232_788,
   'mobilevit:XXS': 1_272_024,
   'mobilevit_v2:0.5': 1_370_593,
   'pvt:S': 24_485_864,
@@ -156,6 +160,7 @@ TWINS = {
   'deit3:H_14,21k',
   'dinat:s_T',
   'from_scratch:Ti_4,size=32',
+  'mobile_former:294M',
   'mobilevit_v2:0.5',
   'pvt:B2_Li',
   'resnet:18,A3',
@@ -219,6 +224,8 @@ def small_model(model):
     small |= {'layout': 'C', 'strides': (2,)}
   if 'residuals' in fields:
     small |= {'residuals': (), 'token_widths': (16,), 'feature_width': 16}
+  if 'blocks' in fields:
+    small |= {'blocks': ((16, 2, 2), (16, 2, 1)), 'feature_width': 16}
   fields |= {key: value for key, value in small.items() if key in fields}
   if fields.get('resnet'):
     fields['resnet'] = (1,)
@@ -428,6 +435,7 @@ def test_long_runs_of_scaling_cool_down_for_longer(steps, cooldown):
     ('vit:b61,cifar10', "model 'b61'; there are .*'b16'"),
     ('vit', "'model' is missing: write --config=FILE.py:model"),
     ('finetune:augreg/B16', "Did you mean.*'augreg/B_16'"),
+    ('mobile_former:300M', "model of Mobile-Former: '300M'. Did you mean"),
     ('mobilevit:M', "model of MobileViT: 'M'.*XXS, XS, S"),
     ('mobilevit_v2:1', "model of MobileViTv2: '1'. Did you mean '1.5'"),
     ('mixer:S_16,cifar10', r"checkpoint of 'S_16'; there are .*'B_16'"),

@@ -35,6 +35,14 @@ MOBILEVIT_V2 = dict(widths=(8, 12), residuals=(1,), depths=(2,), num_classes=3)
 MOBILEVIT = MOBILEVIT_V2 | dict(
   token_widths=(16,), expansion=2, feature_width=12
 )
+MOBILE_FORMER = dict(
+  stem_width=8,
+  blocks=((8, 2, 1), (8, 3, 2), (12, 2, 1), (12, 2, 1)),
+  num_tokens=3,
+  token_width=32,
+  feature_width=12,
+  num_classes=3,
+)
 PVT = dict(
   widths=(8, 12),
   depths=(2, 1),
@@ -88,6 +96,8 @@ SMALL = {
   'dinat as swin': ('dinat', DINAT | dict(overlap=False)),
   'efficientnet': ('efficientnet', EFFICIENTNET),
   'mlp_mixer': ('mlp_mixer', MIXER),
+  'mobile_former': ('mobile_former', MOBILE_FORMER),
+  'mobile_former groups': ('mobile_former', MOBILE_FORMER | dict(groups=4)),
   'mobilevit': ('mobilevit', MOBILEVIT),
   'mobilevit_v2': ('mobilevit_v2', MOBILEVIT_V2),
   'pvt': ('pvt', PVT),
@@ -115,6 +125,8 @@ STRIDES = {
   'dinat as swin': (4, 8),
   'efficientnet': (2, 4),
   'cvt': (4, 8),
+  'mobile_former': (2, 4),
+  'mobile_former groups': (2, 4),
   'mobilevit': (2, 4),
   'mobilevit_v2': (2, 4),
   'pvt': (4, 8),
@@ -135,7 +147,7 @@ IDLE = re.compile(
   # All channels of a token move alike, which every norm takes away again.
   r'.*/token_mlp/fc2/bias'
   # All keys move alike, which the softmax takes away again.
-  r'|.*/attn/(k|k_conv/norm)/bias'
+  r'|.*/attn/(k|k_conv/norm)/bias|block_\d/to_map/key/bias'
   # The class token is all that counts in the last block, and passes this by.
   r'|stage_1/block_1/attn/q_conv/.*'
 )
@@ -214,6 +226,8 @@ def test_outputs_have_the_promised_shapes(case):
   fields = SMALL[case][1]
   if 'widths' in fields:
     widths = fields['widths']
+  elif 'blocks' in fields:
+    widths = (8, 12)  # of the last block of each size
   else:
     widths = [fields['width'] * stride // strides[0] for stride in strides]
   assert output.logits.shape == (3, 3)
@@ -311,6 +325,9 @@ def test_drop_path_is_random_in_training_and_absent_in_evaluation(case, scan):
 def test_every_published_variant_builds(name, variant):
   model = models.build(name, variant, num_classes=7)
   assert model.num_classes == 7
+  if hasattr(model, 'blocks'):
+    assert all(width % 4 == 0 for width, _, _ in model.blocks)
+    return
   widths = model.widths if hasattr(model, 'widths') else [model.width]
   assert all(width % 8 == 0 for width in widths)
 

@@ -16,7 +16,9 @@ TUNED = f'{BEST}--imagenet2012-steps_20k-lr_0.03-res_384'
 @functools.cache
 def number_of_classes(name, variant, side, **fields):
   """Of the head; many files are of the same model."""
-  model = models.build(name, variant, scan=True, **fields)
+  model = models.build(name, variant, **fields)
+  if hasattr(model, 'scan'):  # it is traced faster
+    model = model.clone(scan=True)
   image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
   shapes = jax.eval_shape(model.init, jax.random.key(0), image)['params']
   return shapes['head']['kernel'].shape[1]

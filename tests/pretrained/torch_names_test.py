@@ -71,6 +71,14 @@ MOBILEVIT_V2 = dict(
 MOBILEVIT = MOBILEVIT_V2 | dict(
   name='mobilevit', token_widths=(8, 12, 16), expansion=2, feature_width=24
 )
+MOBILE_FORMER = dict(
+  name='mobile_former',
+  stem_width=8,
+  num_tokens=3,
+  token_width=8,
+  feature_width=12,
+  num_classes=5,
+)
 SWIN = dict(
   name='swin',
   width=32,
@@ -91,6 +99,14 @@ DINAT = dict(
   kernel_size=3,
   num_classes=5,
 )
+
+
+def blocks_of(variant):
+  """Those of the variant, but narrow."""
+  blocks = models.MODELS['mobile_former'].variant(variant)['blocks']
+  return tuple((8, 2, stride) for _, _, stride in blocks)
+
+
 ISOTROPIC = CONVNEXT | dict(depths=(2,), patch_norm=False)
 CASES = {
   'timm_vit': VIT | {'representation_size': 32},
@@ -128,6 +144,10 @@ CASES = {
   'timm_mobilevit_v2': MOBILEVIT_V2,
   'apple_mobilevit_v2': MOBILEVIT_V2,
   'hf_mobilevit_v2': MOBILEVIT_V2,
+  'ms_mobile_former_508m': MOBILE_FORMER | {'blocks': blocks_of('508M')},
+  'ms_mobile_former_96m': MOBILE_FORMER | {'blocks': blocks_of('96M')},
+  'ms_mobile_former_52m': MOBILE_FORMER
+  | {'blocks': blocks_of('26M'), 'groups': 4},
   'shi_dinat': DINAT | {'layer_scale': 1e-5},
   'shi_dinat_s': DINAT | {'overlap': False},
   'hf_dinat': DINAT,

@@ -16,6 +16,7 @@ from vit_jax.models import (
   dinat,
   efficientnet,
   mlp_mixer,
+  mobile_former,
   mobilevit,
   mobilevit_v2,
   pvt,
@@ -58,6 +59,9 @@ MODELS = {
   ),
   'mlp_mixer': Architecture(
     mlp_mixer.MlpMixer, mlp_mixer.variant, mlp_mixer.VARIANTS
+  ),
+  'mobile_former': Architecture(
+    mobile_former.MobileFormer, mobile_former.variant, mobile_former.VARIANTS
   ),
   'mobilevit': Architecture(
     mobilevit.MobileViT, mobilevit.variant, mobilevit.VARIANTS
