@@ -83,6 +83,12 @@ def _set_data(config: ml_collections.ConfigDict) -> None:
   config.loader = ml_collections.ConfigDict({'num_workers': 0})
   config.loader.num_threads = config_dict.placeholder(int)  # None: all cores
   config.loader.on_bad_image = 'skip'  # or 'error'
+  # For training, whether a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size
+  # if the crop stays large enough: for photographs of more than 1,000 pixels.
+  config.loader.scaled_decoding = False
+  # Whether all training images are transformed once and kept on the devices:
+  # for small images and `transforms` that are not random.
+  config.loader.on_device = False
 
 
 def _set_reports(config: ml_collections.ConfigDict) -> None:

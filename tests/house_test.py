@@ -33,7 +33,7 @@ ROOMS = {
   'checkpoint': BASE | {'sharding'},
 }
 # Where the rooms meet.
-MEETING = {'experiment', 'trained', 'step', 'train', 'main', 'tools'}
+MEETING = {'experiment', 'trained', 'step', 'feed', 'train', 'main', 'tools'}
 
 
 def room(path):

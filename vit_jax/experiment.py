@@ -40,6 +40,8 @@ KEYS = (
 )
 # Those of an entry of `evals` that are not for the evaluator.
 EVAL_KEYS = ('data', 'train', 'preprocess', 'optional')
+# What of `loader` an evaluation follows: it decodes at full quality.
+EVAL_LOADER = ('num_threads', 'num_workers', 'on_bad_image')
 DTYPES = ('bfloat16', 'float16', 'float32')
 SECTIONS = {
   'checkpoint': ('every', 'keep', 'best', 'best_mode'),
@@ -48,7 +50,10 @@ SECTIONS = {
     *('run', 'params', 'head', 'classes', 'resample', 'loaded_grid'),
     'cache_dir',
   ),
-  'loader': ('num_threads', 'num_workers', 'on_bad_image'),
+  'loader': (
+    *('num_threads', 'num_workers', 'on_bad_image', 'scaled_decoding'),
+    'on_device',
+  ),
   'mesh': sharding.AXES,
   'normalize': ('mean', 'std'),
 }
@@ -167,6 +172,8 @@ def check_keys(config: Config) -> None:
     raise unknown(best, known=config['evals'], kind='eval in checkpoint.best')
   if best and _is_optional(config['evals'][best]):
     raise ValueError(f'checkpoint.best={best!r} must not be an optional eval.')
+  if config['loader']['on_device']:
+    data.check_fixed(config['transforms'])
   for name, options in config['evals'].items():
     if 'name' not in options:
       raise ValueError(f'config.evals.{name} has no "name", of an evaluator.')
@@ -307,7 +314,7 @@ def build_eval(
       batch_size=config['eval_batch_size'],
       process_index=index,
       process_count=count,
-      **config['loader'],
+      **{key: config['loader'][key] for key in EVAL_LOADER},
     ):
       yield sharding.put(batch, mesh)
 

@@ -171,6 +171,16 @@ def put(batch: Batch, mesh: Mesh) -> Batch:
   }
 
 
+def replicate(tree: Any, mesh: Mesh) -> Any:
+  """Puts arrays that all processes hold onto every device."""
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(
+      replicated(mesh), x, global_shape=x.shape
+    ),
+    tree,
+  )
+
+
 def infer(tree: Any, mesh: Mesh) -> Any:
   """Returns a NamedSharding for each leaf of a tree of (abstract) arrays.
 

@@ -5,14 +5,14 @@ There is one, for every model, objective and data set; it names none of them.
 
 import collections
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 
 import jax
 import ml_collections
 
 from vit_jax import (
   checkpoint,
-  data,
+  feed,
   metrics,
   pretrained,
   processes,
@@ -66,7 +66,7 @@ def train(
   del options['every']
   with checkpoint.Checkpoints(workdir, **options) as checkpoints:
     ts = restore_or_init(experiment, checkpoints)
-    batches = open_batches(experiment, first_step=int(ts.step))
+    batches = feed.batches(experiment, first_step=int(ts.step))
     train_step = jit_step(experiment, ts)
     # Not before all that can be wrong was found: the directory stays free.
     checkpoint.write_run(workdir, **run)
@@ -81,24 +81,6 @@ def train(
   return metrics.newest(workdir)
 
 
-def open_batches(experiment: Experiment, *, first_step: int) -> Iterable[Batch]:
-  """This process's share of the batches of the steps that are left."""
-  config = experiment.config
-  index, count = sharding.share(experiment.mesh)
-  return data.pipeline(
-    experiment.source,
-    data.build_transforms(config['transforms']),
-    batch_size=config['batch_size'],
-    seed=config['seed'],
-    start=first_step,
-    steps=experiment.total_steps - first_step,
-    repeats=config['data']['repeats'],
-    process_index=index,
-    process_count=count,
-    **config['loader'],
-  )
-
-
 def jit_step(experiment: Experiment, ts: TrainState) -> Step:
   """A step whose new state lies where the old one did, and takes its place."""
   place = jax.tree.map(lambda x: x.sharding, ts)
@@ -111,13 +93,12 @@ def loop(
   experiment: Experiment,
   ts: TrainState,
   train_step: Step,
-  batches: Iterable[Batch],
+  batches: Iterator[Batch],
   checkpoints: checkpoint.Checkpoints,
   writer: metrics.Writer,
 ):
   """Runs the steps that are left."""
   config, total = experiment.config, experiment.total_steps
-  batches = iter(batches)
   clock = metrics.Clock(experiment.flops, config['batch_size'])
   running = collections.deque()
 
@@ -136,7 +117,7 @@ def loop(
   with processes.termination() as stops_after:
     for step in range(int(ts.step) + 1, total + 1):
       with clock.waiting():
-        batch = sharding.put(next(batches), experiment.mesh)
+        batch = next(batches)
       ts, scalars = train_step(ts, batch)
       running.append((step, scalars))
       finish(left=AHEAD)

@@ -3,8 +3,11 @@ import io
 import numpy as np
 import PIL.Image
 import pytest
+import sklearn.datasets
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from vit_jax.data.decoding import DecodeError, decode
+from vit_jax.data.decoding import DecodeError, Jpeg, decode, read
 
 HEIGHT, WIDTH = 12, 16
 
@@ -119,3 +122,110 @@ def test_an_image_that_claims_too_many_pixels_is_refused():
     decode(data)
   with pytest.raises(DecodeError, match='the limit is 100'):
     decode(encode(PIL.Image.new('L', (11, 10)), 'PNG'), max_pixels=100)
+
+
+@pytest.fixture(scope='module')
+def photograph():
+  return sklearn.datasets.load_sample_images().images[0]  # (427, 640, 3)
+
+
+def exif(orientation):
+  found = PIL.Image.Exif()
+  found[0x0112] = orientation
+  return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+  size=st.tuples(st.integers(9, 120), st.integers(9, 120)),
+  corners=st.tuples(*[st.floats(0, 1)] * 4),
+  subsampling=st.integers(0, 2),
+  progressive=st.booleans(),
+  orientation=st.integers(0, 9),
+  grey=st.booleans(),
+)
+def test_a_part_of_a_jpeg_is_that_part_of_all_its_pixels(
+  photograph, size, corners, subsampling, progressive, orientation, grey
+):
+  image = PIL.Image.fromarray(photograph[: size[0], : size[1]])
+  data = encode(
+    image.convert('L') if grey else image,
+    'JPEG',
+    subsampling=subsampling,
+    progressive=progressive,
+    exif=exif(orientation),
+  )
+  whole, lazy = decode(data), read(data)
+  assert isinstance(lazy, Jpeg) and lazy.shape == whole.shape
+  height, width = whole.shape[:2]
+  top, bottom = sorted(round(x * height) for x in corners[:2])
+  left, right = sorted(round(x * width) for x in corners[2:])
+  part = slice(top, bottom + 1), slice(left, right + 1)
+  assert lazy[part].shape == whole[part].shape
+  if whole[part].size:
+    np.testing.assert_array_equal(np.asarray(lazy[part]), whole[part])
+  np.testing.assert_array_equal(np.asarray(lazy), whole)
+
+
+def test_rows_below_a_part_are_not_decoded(photograph):
+  data = encode(PIL.Image.fromarray(photograph), 'JPEG')
+  # The lower half of the file becomes noise, of which nothing is seen above.
+  noise = np.random.default_rng(0).integers(1, 250, len(data) // 2, np.uint8)
+  broken = data[: len(data) // 2] + noise.tobytes() + data[-2:]
+  part = slice(0, 100), slice(50, 150)
+  assert np.any(decode(broken) != decode(data))
+  np.testing.assert_array_equal(
+    np.asarray(read(broken)[part]), decode(data)[part]
+  )
+
+
+@pytest.mark.parametrize('orientation', [1, 3, 6])
+@pytest.mark.parametrize('factor', [1, 2, 4, 8])
+def test_a_scaled_jpeg_is_as_large_as_asked_and_about_its_mean(
+  photograph, factor, orientation
+):
+  # Of whole blocks, or turned round it would begin with a part of one.
+  image = PIL.Image.fromarray(photograph[:424])
+  data = encode(image, 'JPEG', exif=exif(orientation))
+  part = slice(40, 360), slice(64, 384)
+  lazy = read(data, scaled=True)[part]
+  small = lazy.pixels((320 // factor - 1, 320 // factor - 1))
+  assert small.shape == (320 // factor, 320 // factor, 3)
+  mean = decode(data)[part].reshape(
+    320 // factor, factor, 320 // factor, factor, 3
+  )
+  error = np.abs(small - mean.mean((1, 3)))
+  assert error.mean() < 2.5
+  # Without leave to do so, nothing is scaled.
+  assert read(data)[part].pixels((10, 10)).shape == (320, 320, 3)
+
+
+@pytest.mark.parametrize(
+  ('file_format', 'mode'), [('PNG', 'RGB'), ('JPEG', 'CMYK'), ('GIF', 'P')]
+)
+def test_what_is_no_ordinary_jpeg_is_decoded_at_once(file_format, mode):
+  data = encode(PIL.Image.fromarray(picture()).convert(mode), file_format)
+  np.testing.assert_array_equal(read(data), decode(data))
+  # Cameras append things to a JPEG.
+  jpeg = encode(PIL.Image.fromarray(picture()), 'JPEG') + b'more'
+  np.testing.assert_array_equal(read(jpeg), decode(jpeg))
+
+
+def test_an_undecoded_image_is_refused_for_the_same_reasons():
+  with pytest.raises(DecodeError, match='empty'):
+    read(b'')
+  data = encode(PIL.Image.fromarray(picture()), 'JPEG')
+  with pytest.raises(DecodeError, match='the limit is 100'):
+    read(data, max_pixels=100)
+  with pytest.raises(DecodeError):
+    read(data[: len(data) // 2])
+  # Its header is right, and nothing else.
+  start = data.index(b'\xff\xda')
+  with pytest.raises(DecodeError, match='Broken'):
+    np.asarray(read(data[: start - 20] + b'\xff\xd9'))
+
+
+def test_a_jpeg_has_no_steps():
+  lazy = read(encode(PIL.Image.fromarray(picture()), 'JPEG'))
+  with pytest.raises(ValueError, match='no steps'):
+    lazy[::2, :]

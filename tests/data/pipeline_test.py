@@ -143,7 +143,7 @@ def test_resuming_equals_never_stopping(start, repeats):
   assert_equal_batches(train(source, repeats=repeats)[start:], resumed)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
   size=st.integers(1, 40),
   batch_size=st.integers(3, 12),
@@ -230,6 +230,57 @@ def test_an_evaluation_counts_every_example_once(size, count, batch_size):
 def test_an_evaluation_can_be_repeated():
   batches = data.one_pass(numbered(7), NO_TRANSFORM, batch_size=4)
   assert_equal_batches(list(batches), list(batches))
+
+
+@dataclasses.dataclass(frozen=True)
+class Photographs:
+  """A smooth JPEG of 64 pixels, again and again; some lack their end."""
+
+  broken: tuple[int, ...] = ()
+  class_names: tuple[str, ...] = ('even', 'odd')
+  labels: None = None
+
+  def __len__(self):
+    return 12
+
+  def __getitem__(self, index):
+    y, x = np.mgrid[:64, :64]
+    image = np.stack([4 * x, 4 * y, 20 * index + 0 * x], -1).astype(np.uint8)
+    # All that a decoder would read of its pixels is gone.
+    jpeg = cv2.imencode('.jpg', image)[1].tobytes()
+    if index in self.broken:
+      jpeg = jpeg[: jpeg.index(b'\xff\xda') - 20] + jpeg[-2:]
+    return {'image': jpeg, 'label': index % 2}
+
+  def name(self, index):
+    return f'photograph{index}.jpg'
+
+
+SMALL = data.build_transforms([{'name': 'random_resized_crop', 'size': 8}])
+
+
+@pytest.mark.parametrize('scaled', [False, True])
+def test_a_jpeg_that_breaks_while_it_is_cropped_is_skipped(scaled, caplog):
+  options = {'scaled_decoding': scaled, 'steps': 4}
+  skipped = train(Photographs(broken=(5,)), SMALL, **options)
+  assert 'photograph5.jpg' in caplog.text
+  assert all((batch['mask'] == 1).all() for batch in skipped)
+  assert_equal_batches(
+    skipped, train(Photographs(broken=(5,)), SMALL, num_threads=0, **options)
+  )
+  with pytest.raises(ValueError, match='photograph5.jpg'):
+    train(Photographs(broken=(5,)), SMALL, on_bad_image='error', **options)
+
+
+def test_scaled_decoding_changes_pixels_a_little_and_nothing_else():
+  exact = train(Photographs(), SMALL)
+  scaled = train(Photographs(), SMALL, scaled_decoding=True)
+  differences = []
+  for a, b in zip(exact, scaled, strict=True):
+    np.testing.assert_array_equal(a['label'], b['label'])
+    differences.append(np.abs(a['image'].astype(int) - b['image']).mean())
+  # A part may begin up to seven pixels, of four levels each, earlier.
+  assert 0.1 < np.mean(differences) < 8
 
 
 def test_a_broken_image_is_replaced_by_the_next_of_the_order(caplog):

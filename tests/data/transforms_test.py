@@ -1,3 +1,4 @@
+import io
 import pickle
 
 import numpy as np
@@ -5,7 +6,7 @@ import PIL.Image
 import pytest
 
 from vit_jax import data
-from vit_jax.data import transforms
+from vit_jax.data import decoding, transforms
 
 OPTIONS = {
   'central_crop': {'size': 8},
@@ -54,6 +55,30 @@ def test_a_transform_depends_on_the_generator_alone(name):
   if 'random' in name or 'inception' in name:
     others = [transform(image, rng(seed)) for seed in range(5)]
     assert any(distance(first, other) > 0 for other in others)
+
+
+@pytest.mark.parametrize('name', OPTIONS)
+def test_a_transform_makes_the_same_of_a_jpeg_and_of_its_pixels(name):
+  file = io.BytesIO()
+  PIL.Image.fromarray(noise(60, 90)).save(file, 'JPEG')
+  transform = data.build_transforms([{'name': name, **OPTIONS[name]}])
+  for seed in range(5):
+    np.testing.assert_array_equal(
+      np.asarray(transform(decoding.read(file.getvalue()), rng(seed))),
+      transform(data.decode(file.getvalue()), rng(seed)),
+    )
+
+
+@pytest.mark.parametrize('method', ['bilinear', 'bicubic'])
+@pytest.mark.parametrize('size', [(30, 9), (9, 40), (33, 44), (20, 30)])
+def test_antialias_is_what_pillow_does_where_a_side_grows(method, size):
+  resized = transforms.resize(
+    noise(), rng(), size=size, method=method, antialias=True
+  )
+  pillow = PIL.Image.fromarray(noise()).resize(
+    size[::-1], transforms.PIL_METHODS[method]
+  )
+  assert distance(resized, np.asarray(pillow)) <= 1
 
 
 @pytest.mark.parametrize('method', ['bilinear', 'bicubic'])

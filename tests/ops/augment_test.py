@@ -13,6 +13,7 @@ pytestmark = pytest.mark.usefixtures('compile_fast')
 
 # One of each kind: geometry, tables, blends, filters, cutout, noise.
 ALL_KINDS = [
+  op('random_crop'),
   op('flip'),
   op('randaugment', num_layers=1, magnitude=15),
   op('three_augment'),
@@ -74,6 +75,27 @@ def test_each_example_is_flipped_by_its_own_chance():
   changed = np.any(flipped != image, axis=(1, 2, 3))
   assert 0.17 < changed.mean() < 0.33
   np.testing.assert_array_equal(flipped[~changed], image[~changed])
+
+
+@pytest.mark.parametrize('pad_mode', ['constant', 'reflect'])
+def test_a_random_crop_is_one_of_those_of_the_host(pad_mode):
+  """Each of the 25 shifts by up to two pixels, and equally often."""
+  image = draw(1)[0]
+  sides = ((2, 2), (2, 2), (0, 0))
+  padded = np.pad(np.asarray(image), sides, mode=pad_mode)
+  places = {
+    padded[top : top + 4, left : left + 6].tobytes(): (top, left)
+    for top in range(5)
+    for left in range(5)
+  }
+  assert len(places) == 25
+  crops = augment.random_crop(
+    jax.random.key(0), jnp.stack([image] * 2000), pad=2, pad_mode=pad_mode
+  )
+  counts = np.zeros((5, 5))
+  for crop in np.asarray(crops):
+    counts[places[crop.tobytes()]] += 1
+  assert 50 < counts.min() and counts.max() < 115
 
 
 def test_normalize_takes_bytes_to_minus_one_and_one():

@@ -15,15 +15,23 @@ from typing import Any
 import numpy as np
 
 from vit_jax.data import transforms
+from vit_jax.data.arrays import Arrays
 from vit_jax.data.decoding import DecodeError, decode
 from vit_jax.data.files import AbsentError
-from vit_jax.data.pipeline import Transform, one_pass, pipeline
+from vit_jax.data.pipeline import (
+  Image,
+  Transform,
+  all_of,
+  indices,
+  one_pass,
+  pipeline,
+)
 from vit_jax.data.sources import (
-  Arrays,
   Pair,
   Source,
   open,
   open_pair,
+  splits,
   unlabelled,
 )
 from vit_jax.lookup import pick
@@ -36,12 +44,16 @@ __all__ = [
   'Pair',
   'Source',
   'Transform',
+  'all_of',
   'build_transforms',
+  'check_fixed',
   'decode',
+  'indices',
   'one_pass',
   'open',
   'open_pair',
   'pipeline',
+  'splits',
   'unlabelled',
 ]
 
@@ -52,6 +64,14 @@ TRANSFORMS = {
   'random_resized_crop': transforms.random_resized_crop,
   'resize': transforms.resize,
   'resize_small': transforms.resize_small,
+}
+# Those that draw random numbers, and what to do on the device instead.
+RANDOM = {
+  'inception_crop': 'there is none on the device, leave on_device off',
+  'random_crop': (
+    'put {"name": "random_crop", "pad": ...} first into config.augment'
+  ),
+  'random_resized_crop': 'there is none on the device, leave on_device off',
 }
 
 
@@ -69,9 +89,23 @@ def build_transforms(ops: Sequence[Mapping[str, Any]]) -> Transform:
   return functools.partial(_apply, functions=functions)
 
 
+def check_fixed(ops: Sequence[Mapping[str, Any]]) -> None:
+  """Raises a ValueError if a transform draws random numbers.
+
+  Those that do cannot be applied once for all epochs.
+  """
+  for op in ops:
+    if op['name'] in RANDOM:
+      raise ValueError(
+        f'config.transforms has the random {op["name"]!r}, but with '
+        'config.loader.on_device images are transformed only once: '
+        f'{RANDOM[op["name"]]}.'
+      )
+
+
 def _apply(
-  image: np.ndarray, rng: np.random.Generator, *, functions: list[Transform]
-) -> np.ndarray:
+  image: Image, rng: np.random.Generator, *, functions: list[Transform]
+) -> Image:
   for function in functions:
     image = function(image, rng)
   return image

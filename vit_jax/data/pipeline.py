@@ -19,21 +19,23 @@ for each worker.
 """
 
 import dataclasses
-import functools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import cv2
 import grain
 import numpy as np
 from absl import flags
 
-from vit_jax.data.decoding import DecodeError, decode
+from vit_jax.data.decoding import DecodeError, Jpeg, read
+from vit_jax.data.order import Order
 from vit_jax.data.sources import Source
 
 # (image uint8 (h, w, c), rng) -> image uint8 (h, w, c)
-Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Image = np.ndarray | Jpeg
+Transform = Callable[[Image, np.random.Generator], Image]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ def pipeline(
   num_threads: int | None = None,
   num_workers: int = 0,
   on_bad_image: str = 'skip',
+  scaled_decoding: bool = False,
 ) -> grain.IterDataset:
   """Batches for training: this process's share of `steps` steps.
 
@@ -77,6 +80,8 @@ def pipeline(
       when Python's lock rather than the cores is the limit.
     on_bad_image: 'skip' takes the next readable example of the order instead,
       and warns with the name of the file; 'error' raises.
+    scaled_decoding: whether a JPEG may be decoded at 1/2, 1/4 or 1/8 of its
+      size where what is left of it stays as large as it is resized to.
 
   Returns:
     An iterable of dicts: image uint8 (b, h, w, c), label int32 (b,), or
@@ -87,20 +92,22 @@ def pipeline(
     ValueError: an argument out of range; while iterating, a label out of
       range, images that differ in shape, or a bad image if that is an error.
   """
-  if not 0 <= seed < 2**32:
-    raise ValueError(f'{seed=} is not in [0, 2**32).')
   if start < 0 or steps < 0:
     raise ValueError(f'{start=} and {steps=} must not be negative.')
+  order = Order(
+    length=len(source),
+    batch_size=batch_size,
+    seed=seed,
+    repeats=repeats,
+    process_index=process_index,
+    process_count=process_count,
+  )
   load = _Load(
     source=source,
     transform=transform,
-    batch_size=batch_size,
-    process_index=process_index,
-    process_count=process_count,
+    order=order,
     on_bad_image=on_bad_image,
-    seed=seed,
-    repeats=repeats,
-    train=True,
+    scaled_decoding=scaled_decoding,
   )
   return _iterate(load, start, start + steps, num_threads, num_workers)
 
@@ -115,6 +122,7 @@ def one_pass(
   num_threads: int | None = None,
   num_workers: int = 0,
   on_bad_image: str = 'skip',
+  scaled_decoding: bool = False,
 ) -> grain.IterDataset:
   """Batches for evaluation: every example once, in the order of the source.
 
@@ -123,23 +131,107 @@ def one_pass(
   whose own image is unreadable, each with a warning. Arguments, result and
   errors are those of `pipeline`; the result can be iterated over again.
   """
-  load = _Load(
-    source=source,
-    transform=transform,
+  order = Order(
+    length=len(source),
     batch_size=batch_size,
     process_index=process_index,
     process_count=process_count,
+    shuffled=False,
+  )
+  load = _Load(
+    source=source,
+    transform=transform,
+    order=order,
     on_bad_image=on_bad_image,
-    seed=0,
-    repeats=1,
-    train=False,
+    scaled_decoding=scaled_decoding,
   )
   steps = -(-len(source) // batch_size)
   return _iterate(load, 0, steps, num_threads, num_workers)
 
 
+def all_of(
+  source: Source,
+  transform: Transform,
+  *,
+  num_threads: int | None = None,
+  num_workers: int = 0,
+  on_bad_image: str = 'skip',
+) -> dict[str, np.ndarray]:
+  """A whole data set as one batch, in the order of the source.
+
+  Arguments and errors are those of `pipeline`; so is the result, but that the
+  mask is 0 for an example that cannot be read.
+  """
+  batches = one_pass(
+    source,
+    transform,
+    batch_size=min(len(source), 256),
+    num_threads=num_threads,
+    num_workers=num_workers,
+    on_bad_image=on_bad_image,
+  )
+  parts = list(batches)
+  shapes = {part['image'].shape[1:] for part in parts}
+  if len(shapes) > 1:
+    raise _differ(shapes)
+  return {
+    key: np.concatenate([part[key] for part in parts])[: len(source)]
+    for key in parts[0]
+  }
+
+
+def indices(
+  readable: np.ndarray,
+  *,
+  batch_size: int,
+  seed: int,
+  steps: int,
+  start: int = 0,
+  repeats: int = 1,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> grain.IterDataset:
+  """The examples that `pipeline` would load, int32 (b,) for each step.
+
+  Args:
+    readable: whether each example is, (n,); others are skipped as there.
+    batch_size: see `pipeline`, as all that follows.
+    seed: of the order.
+    steps: how many to yield.
+    start: the step to begin with.
+    repeats: how often a batch holds an example.
+    process_index: of this process.
+    process_count: how many share the batch.
+
+  Raises:
+    ValueError: an argument out of range, or none is readable.
+  """
+  order = Order(
+    length=len(readable),
+    batch_size=batch_size,
+    seed=seed,
+    repeats=repeats,
+    process_index=process_index,
+    process_count=process_count,
+  )
+  if not readable.any():
+    raise ValueError('The source holds no example that can be read.')
+
+  def load(step):
+    return np.array([find(x) for x in order.positions(step)], np.int32)
+
+  def find(position):
+    index = order.index(position)
+    while not readable[index]:
+      position += 1
+      index = order.index(position)
+    return index
+
+  return _iterate(load, start, start + steps, 1, 0)
+
+
 def _iterate(
-  load: '_Load',
+  load: Callable[[int], Any],
   start: int,
   stop: int,
   num_threads: int | None,
@@ -190,105 +282,61 @@ class _Load:
 
   source: Source
   transform: Transform
-  batch_size: int
-  process_index: int
-  process_count: int
+  order: Order
   on_bad_image: str
-  seed: int
-  repeats: int
-  train: bool
+  scaled_decoding: bool
   bad_images: _BadImages = dataclasses.field(default_factory=_BadImages)
 
   def __post_init__(self):
-    if self.batch_size < 1 or self.batch_size % self.process_count:
-      raise ValueError(
-        f'batch_size={self.batch_size} must be a positive multiple of '
-        f'process_count={self.process_count}: each process loads equally many.'
-      )
-    if not 1 <= self.repeats <= self.batch_size:
-      raise ValueError(
-        f'repeats={self.repeats} is not in [1, {self.batch_size}], 1 to the '
-        'batch size; 1 is no repeated augmentation.'
-      )
-    if not 0 <= self.process_index < self.process_count:
-      raise ValueError(
-        f'process_index={self.process_index} is not in '
-        f'[0, {self.process_count}), the range of process_count.'
-      )
     if self.on_bad_image not in ('skip', 'error'):
       raise ValueError(
         f"on_bad_image={self.on_bad_image!r} is neither 'skip' nor 'error'."
       )
-    if not len(self.source):
-      raise ValueError('The source holds no examples.')
 
   def __call__(self, step: int) -> dict[str, np.ndarray]:
     # The threads of the pipeline keep the cores busy; OpenCV's own would only
     # compete with them.
     cv2.setNumThreads(1)
-    rows = self.batch_size // self.process_count
-    first = self.process_index * rows
-    positions = self._positions(step)[first : first + rows]
+    positions = self.order.positions(step)
     images, labels, mask = zip(*map(self._row, positions), strict=True)
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
-      raise ValueError(
-        f'The images of a batch differ in shape: {sorted(shapes)[:3]}. End the '
-        "transforms with one that fixes it, e.g. {'name': 'resize', 'size': "
-        "224} or {'name': 'central_crop', 'size': 224}."
-      )
+      raise _differ(shapes)
     return {
       'image': np.stack(images),  # (B, H, W, C)
       'label': np.stack(labels),  # (B,), or (B, K) if several
       'mask': np.array(mask, np.float32),
     }
 
-  def _positions(self, step: int) -> list[int]:
-    """Of the whole batch, row by row: all first copies, all second ones, ..."""
-    first = step * self.batch_size
-    positions = range(first, first + self.batch_size)
-    return [
-      position
-      for copy in range(self.repeats)
-      for position in positions[copy :: self.repeats]
-    ]
-
   def _row(self, position: int) -> tuple[np.ndarray, np.ndarray, bool]:
     """The image, label and mask of a position, or of the next readable one."""
     attempts = min(MAX_BAD_IN_A_ROW, len(self.source))
     for attempt in range(attempts):
-      index = self._index(position + attempt)
+      index = self.order.index(position + attempt)
+      # A counter-based generator: the key may be any pair of numbers, without
+      # a correlation between neighbours.
+      rng = np.random.Generator(
+        np.random.Philox(key=(self.order.seed, position))
+      )
       try:
         example = self.source[index]
         image = example['image']
         if isinstance(image, bytes):
-          image = decode(image)
+          image = read(image, scaled=self.scaled_decoding)
+        # A JPEG is decoded where the transforms say which part of it.
+        image = np.asarray(self.transform(image, rng))
       except (DecodeError, OSError) as error:
         name = self.source.name(index)
         if self.on_bad_image == 'error':
           raise ValueError(f'Unreadable image {name}: {error}') from error
         self.bad_images.report(name, error)
         continue
-      # A counter-based generator: the key may be any pair of numbers, without
-      # a correlation between neighbours.
-      rng = np.random.Generator(np.random.Philox(key=(self.seed, position)))
-      image = self.transform(image, rng)
-      mask = self.train or (attempt == 0 and position < len(self.source))
+      readable = attempt == 0 and position < self.order.length
+      mask = self.order.shuffled or readable
       return image, self._checked_label(example['label'], index), mask
     raise ValueError(
       f'No readable image among {attempts} in a row, the last of which is '
       f'{self.source.name(index)}. Are these images, and is the disk there?'
-    )
-
-  def _index(self, position: int) -> int:
-    epoch, index = divmod(position, len(self.source))
-    if not self.train:
-      return index
-    return grain.experimental.index_shuffle(
-      index // self.repeats,
-      max_index=len(self.source) - 1,
-      seed=_seed_of_epoch(self.seed, epoch),
-      rounds=4,
     )
 
   def _checked_label(self, label: int | np.ndarray, index: int) -> np.ndarray:
@@ -303,7 +351,9 @@ class _Load:
     return np.asarray(label, np.int32)
 
 
-@functools.lru_cache(maxsize=16)
-def _seed_of_epoch(seed: int, epoch: int) -> int:
-  """Mixed, so that seed 1 is not seed 0 shifted by an epoch."""
-  return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+def _differ(shapes: Collection[tuple[int, ...]]) -> ValueError:
+  return ValueError(
+    f'The images of a batch differ in shape: {sorted(shapes)[:3]}. End the '
+    "transforms with one that fixes it, e.g. {'name': 'resize', 'size': 224} "
+    "or {'name': 'central_crop', 'size': 224}."
+  )

@@ -8,6 +8,7 @@ LOCATION:
                     tfds:imagenet2012_subset/1pct
   /my/images        a folder: class/image.jpg, or train/class/image.jpg beside
                     val/class/image.jpg, or test/class/image.jpg
+  /my/packed        what tools/prepare made of one of these
   /my/labels.csv    with the header path,label; paths relative to the file
   /my/data.npz      arrays `image` uint8 (n, h, w[, c]) and `label` (n,), and
                     `class_names` (k,) if you like
@@ -27,9 +28,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from vit_jax.data import files, prepared
-
-NUM_TEST_DIGITS = 360
+from vit_jax.data import arrays, files, packed, prepared
+from vit_jax.data.arrays import spread
 
 ADDRESS = r'(.+?)(?::(\w+))?(\[[^\[\]]*\])?'
 # The name may end with a version (mnist:3.0.1); a split, with slices as TFDS
@@ -70,59 +70,6 @@ class Pair(NamedTuple):
 
   train: Source
   validation: Source
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Arrays:
-  """A source in memory.
-
-  Attributes:
-    image: uint8 (n, h, w, c) or (n, h, w).
-    labels: int (n,), indices into class_names.
-    class_names: (k,).
-    title: for warnings.
-  """
-
-  image: np.ndarray
-  labels: np.ndarray
-  class_names: tuple[str, ...]
-  title: str = 'arrays'
-
-  def __post_init__(self):
-    if self.image.dtype != np.uint8 or self.image.ndim not in (3, 4):
-      raise ValueError(
-        f'{self.title}: the images must be uint8 (n, h, w, c) or (n, h, w), '
-        f'not {self.image.dtype} {self.image.shape}.'
-      )
-    if self.labels.shape != self.image.shape[:1]:
-      raise ValueError(
-        f'{self.title}: {self.image.shape[0]} images need as many labels; '
-        f'their shape is {self.labels.shape}.'
-      )
-    if not np.issubdtype(self.labels.dtype, np.integer):
-      raise ValueError(
-        f'{self.title}: labels must be integers, not {self.labels.dtype}.'
-      )
-    bad = (self.labels < 0) | (self.labels >= len(self.class_names))
-    if bad.any():
-      raise ValueError(
-        f'{self.title}: label {self.labels[bad][0]} of example '
-        f'{np.flatnonzero(bad)[0]} is not in [0, {len(self.class_names)}), '
-        'the range of class_names.'
-      )
-
-  def __len__(self) -> int:
-    return len(self.image)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    image = self.image[index]
-    if image.ndim == 2:
-      image = image[:, :, None]  # (H, W, 1)
-    return {'image': image, 'label': int(self.labels[index])}
-
-  def name(self, index: int) -> str:
-    """Identifies an example in a warning."""
-    return f'{self.title}[{index}]'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -184,14 +131,16 @@ def open(
     )
   location, split, part = _match(ADDRESS, address)
   if location == 'digits':
-    source = _digits(split or 'train')
+    source = arrays.digits(split or 'train')
   elif location.endswith(('.csv', '.npz')):
     if split is not None:
       raise ValueError(
         f'{location} has no splits; name another file, or slice: [:90%].'
       )
-    read = files.labels_csv if location.endswith('.csv') else _npz
+    read = files.labels_csv if location.endswith('.csv') else arrays.npz
     source = read(location, class_names=class_names)
+  elif packed.split_folders(location):
+    source = packed.Packed(packed.split_folder(location, split))
   else:
     source = files.image_folder(location, split=split, class_names=class_names)
   if class_names is not None and source.class_names != tuple(class_names):
@@ -228,7 +177,9 @@ def open_pair(
   """
   source = open(train, data_dir=data_dir)
   if validation is None:
-    validation = _validation_split(train, data_dir)
+    names = splits(train, data_dir=data_dir)
+    usual = [x for x in ('validation', 'val', 'test') if x in names]
+    validation = f'{train}:{usual[0]}' if usual else None
   if validation is not None:
     other = open(validation, class_names=source.class_names, data_dir=data_dir)
     return Pair(source, other)
@@ -283,28 +234,23 @@ def _match(pattern: str, address: str) -> tuple[Any, ...]:
   return match.groups()
 
 
-def _validation_split(address: str, data_dir: str | None) -> str | None:
-  """The address of the other split, if the address stands for all splits."""
+def splits(address: str, *, data_dir: str | None = None) -> tuple[str, ...]:
+  """Names the splits that an address stands for; none if it is a single one.
+
+  Args:
+    address: as in `open`.
+    data_dir: where TFDS data sets are.
+  """
   if address.startswith('tfds:'):
     location, split = _match(TFDS_ADDRESS, address)
-    if split is not None:
-      return None
-    names = prepared.tfds_splits(location, data_dir)
-    location = f'tfds:{location}'
-  else:
-    location, split, part = _match(ADDRESS, address)
-    if split is not None or part is not None:
-      return None
-    if location == 'digits':
-      names = ('train', 'test')
-    elif location.endswith(('.csv', '.npz')):
-      names = ()
-    else:
-      names = tuple(files.split_folders(files.existing(location)))
-  for name in ('validation', 'val', 'test'):
-    if name in names:
-      return f'{location}:{name}'
-  return None
+    return () if split else prepared.tfds_splits(location, data_dir)
+  location, split, part = _match(ADDRESS, address)
+  if split or part or location.endswith(('.csv', '.npz')):
+    return ()
+  if location == 'digits':
+    return ('train', 'test')
+  folders = packed.split_folders(location)
+  return tuple(folders or files.split_folders(files.existing(location)))
 
 
 def _slice(source: Source, part: str, address: str) -> Subset:
@@ -334,55 +280,7 @@ def _bound(text: str, length: int, address: str) -> int:
 
 
 def _spread(source: Source, seed: int) -> np.ndarray:
-  """A fixed random order whose stretches hold the classes in proportion."""
   labels = source.labels
   if labels is None:
     labels = np.zeros(len(source), np.int32)
-  # The stream of RandomState is frozen, that of numpy's newer generators is
-  # not: a test set must not leak into training when numpy is upgraded.
-  random = np.random.RandomState(seed)
-  shuffled = random.permutation(len(labels))
-  by_class = shuffled[np.argsort(labels[shuffled], kind='stable')]
-  counts = np.bincount(labels)[labels[by_class]]
-  rank = np.arange(len(labels)) - np.searchsorted(
-    labels[by_class], labels[by_class]
-  )
-  # Each class is laid out evenly over [0, 1]; ties are broken by chance.
-  place = (rank + 0.5) / counts
-  return by_class[np.lexsort((random.random_sample(len(labels)), place))]
-
-
-def _digits(split: str) -> Source:
-  """Digits as RGB, 0..16 spread to 0..255; 360 of them are the test split."""
-  if split not in ('train', 'test'):
-    raise ValueError(
-      f'digits has no split {split!r}; there are digits:train, digits:test.'
-    )
-  import sklearn.datasets  # Takes a second, and only the digits need it.
-
-  loaded = sklearn.datasets.load_digits()
-  grey = np.round(loaded.images * (255 / 16)).astype(np.uint8)  # (N, H, W)
-  image = np.repeat(grey[..., None], 3, axis=-1)  # (N, H, W, 3)
-  names = tuple(str(name) for name in loaded.target_names)
-  labels = loaded.target.astype(np.int32)
-  order = _spread(Arrays(image, labels, names), seed=0)
-  if split == 'test':
-    chosen = np.sort(order[:NUM_TEST_DIGITS])
-  else:
-    chosen = np.sort(order[NUM_TEST_DIGITS:])
-  return Arrays(image[chosen], labels[chosen], names, f'digits:{split}')
-
-
-def _npz(path: str, *, class_names: Sequence[str] | None) -> Source:
-  with np.load(files.existing(path), allow_pickle=False) as file:
-    if not {'image', 'label'} <= set(file.files):
-      raise ValueError(
-        f"{path} needs the arrays 'image' and 'label', but holds {file.files}."
-      )
-    image, labels = file['image'], file['label']
-    if 'class_names' in file.files:
-      class_names = tuple(str(name) for name in file['class_names'])
-  if class_names is None:
-    largest = int(labels.max()) if labels.size else 0
-    class_names = tuple(str(label) for label in range(largest + 1))
-  return Arrays(image, labels, tuple(class_names), path)
+  return spread(labels, seed)

@@ -1,5 +1,8 @@
 """Crops and resizes on the host: image uint8 (h, w, c) -> uint8 (h, w, c).
 
+The image may be a `Jpeg`, of which only the part that a crop leaves is decoded,
+and at a lower resolution if it may be.
+
 Everything that can wait for a batch (flips, colours, normalisation) happens on
 the device. Each transform takes `image` and a numpy `rng`, then keywords that
 come from the config; `size` is an int, or (height, width).
@@ -22,6 +25,8 @@ import numpy as np
 import PIL.Image
 from jaxtyping import UInt8
 
+from vit_jax.data.decoding import Jpeg
+
 CV2_METHODS = {
   'bilinear': cv2.INTER_LINEAR,
   'bicubic': cv2.INTER_CUBIC,
@@ -32,12 +37,14 @@ PIL_METHODS = {
   'bicubic': PIL.Image.Resampling.BICUBIC,
 }
 
+Image = UInt8[np.ndarray, 'h w c'] | Jpeg
+Crop = UInt8[np.ndarray, 'new_h new_w c'] | Jpeg
 Size = int | Sequence[int]
 Range = Sequence[float]
 
 
 def resize(
-  image: UInt8[np.ndarray, 'h w c'],
+  image: Image,
   rng: np.random.Generator,
   *,
   size: Size,
@@ -50,7 +57,7 @@ def resize(
 
 
 def resize_small(
-  image: UInt8[np.ndarray, 'h w c'],
+  image: Image,
   rng: np.random.Generator,
   *,
   size: int,
@@ -65,9 +72,7 @@ def resize_small(
   return _resize(image, new_size, method, antialias)
 
 
-def central_crop(
-  image: UInt8[np.ndarray, 'h w c'], rng: np.random.Generator, *, size: Size
-) -> UInt8[np.ndarray, 'new_h new_w c']:
+def central_crop(image: Image, rng: np.random.Generator, *, size: Size) -> Crop:
   """Cuts `size` out of the middle.
 
   Raises:
@@ -82,13 +87,13 @@ def central_crop(
 
 
 def random_crop(
-  image: UInt8[np.ndarray, 'h w c'],
+  image: Image,
   rng: np.random.Generator,
   *,
   size: Size,
   pad: int = 0,
   pad_mode: str = 'constant',
-) -> UInt8[np.ndarray, 'new_h new_w c']:
+) -> Crop:
   """Cuts `size` out of a random place, all places being equally likely.
 
   Args:
@@ -112,7 +117,7 @@ def random_crop(
 
 
 def inception_crop(
-  image: UInt8[np.ndarray, 'h w c'],
+  image: Image,
   rng: np.random.Generator,
   *,
   size: Size,
@@ -159,7 +164,7 @@ def inception_crop(
 
 
 def random_resized_crop(
-  image: UInt8[np.ndarray, 'h w c'],
+  image: Image,
   rng: np.random.Generator,
   *,
   size: Size,
@@ -189,7 +194,7 @@ def random_resized_crop(
   return _resize(crop, _pair(size), method, antialias)
 
 
-def _central_crop_of_aspect(image: np.ndarray, aspect: Range) -> np.ndarray:
+def _central_crop_of_aspect(image: Image, aspect: Range) -> Crop:
   """The largest central crop with width / height in the range `aspect`."""
   height, width = image.shape[:2]
   crop_height = min(height, max(round(width / aspect[0]), 1))
@@ -199,14 +204,19 @@ def _central_crop_of_aspect(image: np.ndarray, aspect: Range) -> np.ndarray:
 
 
 def _resize(
-  image: np.ndarray, size: tuple[int, int], method: str, antialias: bool
+  image: Image, size: tuple[int, int], method: str, antialias: bool
 ) -> np.ndarray:
   if method not in CV2_METHODS:
     raise ValueError(f'{method=} is not one of {", ".join(CV2_METHODS)}.')
+  if isinstance(image, Jpeg):
+    image = image.pixels(at_least=size)
   height, width = size
   channels = image.shape[2]
   if image.shape[:2] == size:
     return image
+  if method == 'bilinear' and image.shape[0] <= height:
+    # Nothing to smooth where both sides grow, and OpenCV is faster.
+    antialias = antialias and image.shape[1] > width
   if antialias and method in PIL_METHODS:
     # Pillow has no trailing channel of one.
     plane = image[:, :, 0] if channels == 1 else image
@@ -227,7 +237,7 @@ def _pair(size: Size) -> tuple[int, int]:
   return height, width
 
 
-def _check_fits(image: np.ndarray, height: int, width: int) -> None:
+def _check_fits(image: Image, height: int, width: int) -> None:
   if image.shape[0] < height or image.shape[1] < width:
     raise ValueError(
       f'A crop of {height} x {width} does not fit into an image of '

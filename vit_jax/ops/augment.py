@@ -26,6 +26,33 @@ def flip(
   return jnp.where(mirrored[:, None, None, None], image[:, :, ::-1], image)
 
 
+def random_crop(
+  rng: PRNGKeyArray,
+  image: Num[Array, 'b h w c'],
+  *,
+  pad: int = 4,
+  pad_mode: str = 'constant',
+) -> Num[Array, 'b h w c']:
+  """Shifts each image by up to `pad` pixels, all places being equally likely.
+
+  What `random_crop` of the host's transforms does where its size is that of the
+  image.
+
+  Args:
+    rng: draws the places.
+    image: (b, h, w, c).
+    pad: widen the image by so many pixels on each side first; 4 is customary
+      for CIFAR.
+    pad_mode: of `jnp.pad`: 'constant' is black; DeiT III has 'reflect'.
+  """
+  sides = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+  padded = jnp.pad(image, sides, mode=pad_mode)
+  places = jax.random.randint(rng, (len(image), 2), 0, 2 * pad + 1)
+  return jax.vmap(
+    lambda x, place: jax.lax.dynamic_slice(x, (*place, 0), image.shape[1:])
+  )(padded, places)
+
+
 AUGMENTS: dict[str, Callable[..., Array]] = {
   'autoaugment': autoaugment.autoaugment,
   'color_jitter': color.color_jitter,
@@ -34,6 +61,7 @@ AUGMENTS: dict[str, Callable[..., Array]] = {
   'grayscale': color.grayscale,
   'randaugment': randaugment.randaugment,
   'randaugment_timm': randaugment.randaugment_timm,
+  'random_crop': random_crop,
   'solarize': color.solarize,
   'three_augment': color.three_augment,
   'trivial_augment': autoaugment.trivial_augment,
