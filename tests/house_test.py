@@ -32,7 +32,9 @@ ROOMS = {
   'checkpoint': BASE | {'sharding'},
 }
 # Where the rooms meet.
-MEETING = {'experiment', 'trained', 'step', 'train', 'main', 'tools'}
+MEETING = {
+  *('experiment', 'trained', 'step', 'initialize', 'train', 'main', 'tools')
+}
 
 
 def room(path):
