@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import ml_collections
 from ml_collections import config_dict
 
+from vit_jax import trained
+
 # Of the three channels, in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -318,6 +320,36 @@ def pretrain(
     layers, magnitude = randaugment
     policy = op('randaugment', num_layers=layers, magnitude=magnitude)
     config.augment = (op('flip'), policy)
+
+
+def use_teacher(
+  config: ml_collections.ConfigDict, source: str, **options: Any
+) -> None:
+  """Learns from a trained model, see vit_jax/objectives/distillation.py.
+
+  What model that is, and the mean and deviation of its images, are copied from
+  its record. Mixup and label smoothing stay as they are.
+
+  Args:
+    config: is changed.
+    source: a run directory, 'runs/other' or 'runs/other@1000', or a name of the
+      catalogue.
+    **options: of the objective.
+
+  Raises:
+    ValueError: if it is neither.
+  """
+  facts = trained.look_up(source)
+  if facts is None:
+    raise ValueError(
+      f'No run lies in {source!r}, and the catalogue has no such name: list it '
+      "with `python -m vit_jax.tools.zoo --pretrained '*'`."
+    )
+  config.objective.name = 'distillation'
+  del config.objective.loss
+  config.objective.update(options)
+  config.objective.teacher = {**facts.model, 'normalize': facts.normalize}
+  config.init.teacher = source
 
 
 def imagenet_of_timm(

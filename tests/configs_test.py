@@ -23,6 +23,7 @@ from configs import (
   deit,
   deit3,
   dinat,
+  distill,
   finetune,
   from_scratch,
   lion,
@@ -60,6 +61,7 @@ FILES = {
   'deit': deit,
   'deit3': deit3,
   'dinat': dinat,
+  'distill': distill,
   'finetune': finetune,
   'from_scratch': from_scratch,
   'lion': lion,
@@ -107,12 +109,14 @@ EXPERIMENTS = {
   'cpvt:Ti_16,pool=gap,num_pegs=5': 5_689_000,
   'cvt:21': 31_622_696,
   'deit:Ti_16': 5_717_416,
+  'deit:S_16,distill': 22_436_432,
   'deit3:S_16': 22_059_880,
   'deit3:B_16,finetune,init=b.npz': 86_586_088,
   'deit3:H_14,21k': 632_127_720,
   'deit3:L_16,21k_finetune,init=l.npz': 304_375_784,
   'dinat:nat_S': 50_743_297,
   'dinat:s_T': 28_288_354,
+  'distill:50': 25_557_032,
   'vit:b16,cifar10': 86_567_656,
   'vit:r50_b16,imagenet2012': 98_659_112,
   'finetune:sam/ViT-B_16,size=384': 86_567_656,
@@ -238,6 +242,10 @@ def shrink(config, images):
   config.batch_size = config.eval_batch_size = 8
   config.model = small_model(config.model)
   config.init.params = ''
+  if 'teacher' in config.objective:
+    teacher = small_model(config.objective.teacher)
+    config.objective.teacher = teacher
+    config.init.teacher = 'random'
   for key in {'warmup', 'cooldown'} & set(config.optim.schedule):
     config.optim.schedule[key] = '0 steps'
   if 'sam' in config.optim:
@@ -415,6 +423,9 @@ def test_long_runs_of_scaling_cool_down_for_longer(steps, cooldown):
     ('augreg_pretrain:B_16,reg=yes', "reg: 'yes'.*off, on"),
     ('augreg_pretrain:H_14', "model of AugReg: 'H_14'"),
     ('augreg_pretrain:R50_L_32', 'Nobody recommends .*give aug=none|light1'),
+    ('deit:S_16,distil', "kind of DeiT: 'distil'. Did you mean 'distill'"),
+    ('distill:51', "model of ResNet: '51'"),
+    ('distill:50,teacher=me', "No run lies in 'me', and the catalogue"),
     ('coatnet:4', "model of CoAtNet: '4'.*Known: 0, 1, 2, 3"),
     ('convnext:iso_T', "model of ConvNeXt in .*'iso_T'.*'iso_S'"),
     ('convnext:T,finetune_384', "stage 'finetune_384': 'T'.*Known: B, L"),

@@ -33,7 +33,10 @@ ROOMS = {
   'checkpoint': BASE | {'sharding'},
 }
 # Where the rooms meet.
-MEETING = {'experiment', 'trained', 'step', 'feed', 'train', 'main', 'tools'}
+MEETING = {
+  *('experiment', 'trained', 'step', 'feed', 'initialize', 'train', 'main'),
+  'tools',
+}
 
 
 def room(path):

@@ -45,7 +45,7 @@ BRANCHING = (
   'config.duration',
   'config.eval_every',
   'config.evals',
-  'config.init',
+  r'config.init.(?!teacher)\w+',
   'config.optim.schedule',
 )
 # What is needed to predict; the rest is needed to go on training.
@@ -135,7 +135,7 @@ def branch(
     raise ValueError(
       f'config.init.run: this run differs from {other} in more than its '
       f'duration and schedule (- there, + here):\n{lines}\nIts parameters '
-      'alone go anywhere: export them, and give config.init.params.'
+      f'alone go anywhere: give config.init.params={origin}.'
     )
   step = _find_step(pathlib.Path(other), int(step) if step else None)
   if step >= total_steps:

@@ -4,6 +4,7 @@ The training loop and the tools start here. All that can be wrong with a config
 is found here, before the first step.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from vit_jax import (
 )
 from vit_jax.lookup import unknown
 from vit_jax.ops import augment, flops
+from vit_jax.ops.precision import cast
 from vit_jax.types import Batch, Objective, Output, Params, State
 
 logger = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ SECTIONS = {
   'data': ('train', 'validation', 'held_out', 'seed', 'data_dir', 'repeats'),
   'init': (
     *('run', 'params', 'head', 'classes', 'resample', 'loaded_grid'),
-    'cache_dir',
+    *('cache_dir', 'teacher'),
   ),
   'loader': (
     *('num_threads', 'num_workers', 'on_bad_image', 'scaled_decoding'),
@@ -167,6 +169,13 @@ def check_keys(config: Config) -> None:
       'config.init.run brings its own parameters: leave config.init.params '
       'empty, or give it alone.'
     )
+  given = {'teacher': '', **config['init']}['teacher']
+  if ('teacher' in config['objective']) != bool(given):
+    raise ValueError(
+      f'config.init.teacher={given!r} goes together with '
+      'config.objective.teacher: give both, a run directory, a name, a path or '
+      "an address ('random' for an untrained one), and the model that it is."
+    )
   best, _, _ = config['checkpoint']['best'].partition('/')
   if best and best not in config['evals']:
     raise unknown(best, known=config['evals'], kind='eval in checkpoint.best')
@@ -211,9 +220,24 @@ def check_preprocess(
 
 
 def build_objective(config: Config, *, num_classes: int) -> Objective:
-  """Builds the model and what it minimises."""
+  """Builds the model, its teacher if it has one, and what it minimises."""
   model = models.build(**{'num_classes': num_classes, **config['model']})
-  return objectives.build(model=model, **config['objective'])
+  options = dict(config['objective'])
+  if 'teacher' in options:
+    spec = teacher_spec(config, num_classes=num_classes)
+    normalize = {'old': config['normalize'], 'new': spec.pop('normalize')}
+    options['teacher'] = models.build(**spec)
+    options['to_teacher'] = functools.partial(augment.renormalize, **normalize)
+  return objectives.build(model=model, **options)
+
+
+def teacher_spec(config: Config, *, num_classes: int) -> dict[str, Any]:
+  """A teacher for `models.build`, and `normalize`, of the images it knows."""
+  spec = {'num_classes': num_classes, **config['objective']['teacher']}
+  if 'scan' in spec:
+    raise ValueError('config.objective.teacher.scan is that of config.model.')
+  scan = {key: x for key, x in config['model'].items() if key == 'scan'}
+  return {'normalize': config['normalize'], **spec, **scan}
 
 
 def open_data(config: Config) -> tuple[data.Source, data.Source | None]:
@@ -373,11 +397,3 @@ def dummy_batch(image_shape: tuple[int, ...], dtype: str = 'uint8') -> Batch:
     'label': jnp.zeros(1, jnp.int32),
     'mask': jnp.ones(1, jnp.float32),
   }
-
-
-def cast(tree: Any, dtype: str) -> Any:
-  """Casts the floating-point arrays of a tree."""
-  return jax.tree.map(
-    lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
-    tree,
-  )

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax import sharding
-from vit_jax.experiment import Experiment, cast, dummy_batch
+from vit_jax.experiment import Experiment, dummy_batch
 from vit_jax.ops import augment
+from vit_jax.ops.precision import cast
 from vit_jax.optim.sam import GradFn, sharpness_aware
 from vit_jax.types import Batch, Params, State
 
@@ -29,8 +30,8 @@ class TrainState(NamedTuple):
     params: what the gradient moves, float32.
     state: what it does not; see `types.State`.
     opt_state: of the optax transformation.
-    ema: averages of `params` and `state` for evaluation, under these names;
-      None if the config asks for none.
+    ema: averages of `params` and `state` for evaluation, under these names,
+      without what is frozen; None if the config asks for none.
   """
 
   step: jax.Array
@@ -42,10 +43,10 @@ class TrainState(NamedTuple):
 
 def make_init(experiment: Experiment) -> Callable[[], TrainState]:
   """Returns () -> TrainState, to be jitted so that no two arrays alias."""
-  config = experiment.config
+  config, objective = experiment.config, experiment.objective
 
   def init():
-    params, state = experiment.objective.init(
+    params, state = objective.init(
       # No step folds in this number, see make_step.
       jax.random.fold_in(jax.random.key(config['seed']), 2**32 - 1),
       dummy_batch(experiment.image_shape, 'float32'),
@@ -56,7 +57,7 @@ def make_init(experiment: Experiment) -> Callable[[], TrainState]:
       params=params,
       state=state,
       opt_state=experiment.optimizer.tx.init(params),
-      ema={'params': params, 'state': state} if averages else None,
+      ema=objective.judged(params, state) if averages else None,
     )
 
   return init
@@ -111,7 +112,7 @@ def make_step(
       'learning_rate': jnp.asarray(optimizer.learning_rate(ts.step)),
     }
     state = objective.after_step(params, state, ts.step)
-    newest = {'params': params, 'state': state}
+    newest = objective.judged(params, state)
     if optimizer.average:
       ema = newest | {'params': optimizer.average(opt_state, params)}
     else:

@@ -10,16 +10,9 @@ from collections.abc import Callable, Iterator
 import jax
 import ml_collections
 
-from vit_jax import (
-  checkpoint,
-  feed,
-  metrics,
-  pretrained,
-  processes,
-  sharding,
-)
-from vit_jax.evaluators.passes import to_host
+from vit_jax import checkpoint, feed, metrics, processes, sharding
 from vit_jax.experiment import Experiment, build
+from vit_jax.initialize import initialize
 from vit_jax.models import scan
 from vit_jax.step import Metrics, TrainState, make_init, make_step
 from vit_jax.types import Batch
@@ -146,7 +139,9 @@ def due(step: int, every: int, total: int) -> bool:
 
 def evaluate(experiment: Experiment, ts: TrainState) -> dict[str, float]:
   """Runs every evaluator; names its results like 'test/accuracy'."""
-  judged = ts._asdict() if ts.ema is None else ts.ema
+  judged = ts.ema
+  if judged is None:
+    judged = experiment.objective.judged(ts.params, ts.state)
   return {
     f'{name}/{key}': value
     for name, run in experiment.evals.items()
@@ -165,10 +160,7 @@ def restore_or_init(
   step = checkpoints.latest()
   if step is None:
     # Made inside one jit: no two arrays of it alias, so all can be donated.
-    ts = jax.jit(init, out_shardings=shardings)()
-    return (
-      initialize(experiment, ts) if experiment.config['init']['params'] else ts
-    )
+    return initialize(experiment, jax.jit(init, out_shardings=shardings)())
   stored = jax.eval_shape(scan.unstack_blocks, shapes)
   restored = checkpoints.restore(
     step, sharding.annotate(stored, mesh)._asdict()
@@ -177,34 +169,6 @@ def restore_or_init(
   if is_scanned(shapes):
     ts = jax.jit(scan.stack_blocks, out_shardings=shardings)(ts)
   return ts
-
-
-def initialize(experiment: Experiment, ts: TrainState) -> TrainState:
-  """Starts from the checkpoint that `config.init` names."""
-  options = dict(experiment.config['init'])
-  del options['run']
-  # Foreign names are mapped to blocks one by one.
-  variables = {'params': ts.params, **ts.state}
-  loaded = pretrained.initialize(
-    to_host(jax.jit(scan.unstack_blocks)(variables)),
-    source=options.pop('params'),
-    grid=experiment.grid,
-    **options,
-  )
-  if is_scanned(ts):
-    loaded = scan.stack_blocks(loaded)
-  place = jax.tree.map(lambda x: x.sharding, variables)
-  state = jax.device_put(loaded, place)
-  params = state.pop('params')
-  # Schedule-free learning keeps a second copy of what it starts from.
-  place_of_state = jax.tree.map(lambda x: x.sharding, ts.opt_state)
-  init = jax.jit(experiment.optimizer.tx.init, out_shardings=place_of_state)
-  ts = ts._replace(params=params, state=state, opt_state=init(params))
-  if ts.ema is None:
-    return ts
-  # A copy: an array that is donated twice is an error.
-  copy = jax.device_put(loaded, place)
-  return ts._replace(ema={'params': copy.pop('params'), 'state': copy})
 
 
 def save(

@@ -38,6 +38,52 @@ class Trained(NamedTuple):
   state: State
 
 
+class Facts(NamedTuple):
+  """What is on record about a trained model.
+
+  Attributes:
+    model: for `models.build`.
+    normalize: `mean` and `std` of the images that it was trained on.
+    class_names: in the order of its head; None if they are not known.
+  """
+
+  model: Mapping[str, Any]
+  normalize: Mapping[str, Any]
+  class_names: tuple[str, ...] | None
+
+
+def find_run(source: str) -> tuple[pathlib.Path, int | None] | None:
+  """The directory and the step of 'runs/other@1000', if there is such a run.
+
+  Without a step it is None, which stands for the newest checkpoint.
+  """
+  directory, _, step = source.partition('@')
+  path = pathlib.Path(directory)
+  if not (path / checkpoint.RUN_FILE).is_file():
+    return None
+  return path, int(step) if step else None
+
+
+def look_up(source: str) -> Facts | None:
+  """What is known of a run, 'runs/other' or 'runs/other@1000', or a name.
+
+  Returns:
+    None if it is neither a run nor in the catalogue.
+  """
+  if (found := find_run(source)) is not None:
+    run = checkpoint.read_run(found[0])
+    model = dict(run['config']['model'])
+    model.pop('scan', None)  # in files, blocks are one by one
+    normalize = run['config']['normalize']
+    return Facts(model, normalize, tuple(run['class_names']))
+  if (entry := catalogue.look_up(source)) is None:
+    return None
+  config = published_config(entry)
+  named = entry.labels in catalogue.NAMED
+  names = catalogue.class_names(entry.labels) if named else None
+  return Facts(config['model'], config['normalize'], names)
+
+
 def load(workdir: str | pathlib.Path, *, step: int | None = None) -> Trained:
   """Loads a model from its run directory.
 
@@ -54,7 +100,9 @@ def load(workdir: str | pathlib.Path, *, step: int | None = None) -> Trained:
   config = run['config']
   config['model'].pop('scan', None)  # in files, blocks are one by one
   objective = build_objective(config, num_classes=len(run['class_names']))
-  judged = model if model['ema'] is None else model['ema']
+  judged = model['ema']
+  if judged is None:
+    judged = objective.judged(model['params'], model['state'])
   return Trained(
     name=f'{workdir}, step {step:,}',
     run=run,

@@ -53,9 +53,17 @@ class Objective(NamedTuple):
     loss: (params, state, batch, rng) -> loss, (state, metrics).
     predict: (params, state, batch) -> Output.
     after_step: (params, state, step) -> state, after the parameters moved.
+    frozen: names of what in `state` never changes and `predict` does not read,
+      such as a teacher: it is neither averaged, judged nor exported.
   """
 
   init: Callable[..., tuple[Params, State]]
   loss: Callable[..., tuple[Array, tuple[State, dict[str, Array]]]]
   predict: Callable[..., Output]
   after_step: Callable[..., State] = lambda params, state, step: state
+  frozen: tuple[str, ...] = ()
+
+  def judged(self, params: Params, state: State) -> dict[str, Any]:
+    """Returns `params` and `state` by name, without what is frozen."""
+    own = {name: x for name, x in state.items() if name not in self.frozen}
+    return {'params': params, 'state': own}

@@ -21,6 +21,7 @@ class Tiny(nn.Module):
   num_classes: int | None = NUM_CLASSES
   dropout: float = 0.0
   batch_norm: bool = False
+  two_heads: bool = False
 
   @nn.compact
   def __call__(self, image, *, train=False):
@@ -29,7 +30,11 @@ class Tiny(nn.Module):
     if self.batch_norm:
       x = nn.BatchNorm(use_running_average=not train, name='norm')(x)
     x = nn.Dropout(self.dropout)(nn.gelu(x), deterministic=not train)
-    return Output(logits=nn.Dense(self.num_classes, name='head')(x), pooled=x)
+    logits = nn.Dense(self.num_classes, name='head')(x)
+    if not self.two_heads:
+      return Output(logits=logits, pooled=x)
+    heads = (logits, nn.Dense(self.num_classes, name='head_dist')(x))
+    return Output(logits=sum(heads) / 2, pooled=x, heads=heads)
 
 
 def labelled_images(batch_size=16):
@@ -41,6 +46,7 @@ def labelled_images(batch_size=16):
   }
 
 
+TEACHER = {'teacher': Tiny(dropout=0.3, batch_norm=True)}
 # For each objective: its batch, a model for it, and the options to try.
 CASES = {
   'classification': (
@@ -51,7 +57,15 @@ CASES = {
       {'loss': 'sigmoid'},
       {'label_smoothing': 0.1, 'mixup': 0.2, 'cutmix': 1.0},
     ],
-  )
+  ),
+  'distillation': (
+    labelled_images,
+    functools.partial(Tiny, two_heads=True),
+    [
+      TEACHER,
+      TEACHER | {'kind': 'soft', 'temperature': 3.0, 'mixup': 0.2},
+    ],
+  ),
 }
 EACH = [
   pytest.param(name, options, id=f'{name}-{"-".join(options)}')
@@ -61,8 +75,9 @@ EACH = [
 MODELS = [{}, {'dropout': 0.3, 'batch_norm': True}]
 
 
-def make(name, options, **fields):
-  make_batch, model, _ = CASES[name]
+def make(name, options=None, **fields):
+  make_batch, model, variants = CASES[name]
+  options = variants[0] if options is None else options
   objective = objectives.build(name, model=model(**fields), **options)
   batch = make_batch()
   params, state = jax.jit(objective.init)(jax.random.key(0), batch)
@@ -83,7 +98,7 @@ def test_each_objective_of_the_table_is_tested():
 @pytest.mark.parametrize('name', CASES)
 @pytest.mark.parametrize('fields', MODELS)
 def test_an_objective_overfits_one_batch(name, fields):
-  objective, params, state, batch = make(name, {}, **fields)
+  objective, params, state, batch = make(name, **fields)
   tx = optax.adam(1e-2)
   grad_fn = jax.value_and_grad(objective.loss, has_aux=True)
 
@@ -161,7 +176,7 @@ def test_every_parameter_receives_a_gradient(name, options):
 
 @pytest.mark.parametrize('name', CASES)
 def test_init_needs_shapes_only(name):
-  objective, params, state, batch = make(name, {}, batch_norm=True)
+  objective, params, state, batch = make(name, batch_norm=True)
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
   actual = jax.eval_shape(objective.init, jax.random.key(0), shapes)
   assert jax.tree.map(lambda x: x.shape, actual) == jax.tree.map(
@@ -171,7 +186,7 @@ def test_init_needs_shapes_only(name):
 
 @pytest.mark.parametrize('name', CASES)
 def test_the_key_decides_on_dropout_and_prediction_has_none(name):
-  objective, params, state, batch = make(name, {}, dropout=0.5)
+  objective, params, state, batch = make(name, dropout=0.5)
   loss = lambda seed: objective.loss(
     params, state, batch, jax.random.key(seed)
   )[0]
@@ -182,20 +197,33 @@ def test_the_key_decides_on_dropout_and_prediction_has_none(name):
 
 @pytest.mark.parametrize('name', CASES)
 def test_the_state_keeps_its_structure_and_moves_in_training_only(name):
-  objective, params, state, batch = make(name, {}, batch_norm=True)
+  objective, params, state, batch = make(name, batch_norm=True)
   _, (after, _) = objective.loss(params, state, batch, jax.random.key(0))
   describe = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
   assert describe(after) == describe(state)
-  assert set(after) == {'batch_stats'}
+  assert set(after) == {'batch_stats', *objective.frozen}
   moved = jax.tree.map(lambda x, y: bool(np.any(x != y)), state, after)
-  assert all(jax.tree.leaves(moved))
+  for entry, of_entry in moved.items():
+    frozen = entry in objective.frozen
+    assert {not frozen} == set(jax.tree.leaves(of_entry))
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_a_model_without_state_has_an_empty_one(name):
-  objective, params, state, batch = make(name, {})
+def test_a_model_without_state_has_none_but_what_is_frozen(name):
+  objective, params, state, batch = make(name)
   _, (after, _) = objective.loss(params, state, batch, jax.random.key(0))
-  assert state == after == {}
+  assert set(state) == set(after) == set(objective.frozen)
+  assert objective.judged(params, state) == {'params': params, 'state': {}}
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_prediction_needs_nothing_that_is_frozen(name):
+  objective, params, state, batch = make(name, batch_norm=True)
+  judged = objective.judged(params, state)
+  np.testing.assert_array_equal(
+    objective.predict(judged['params'], judged['state'], batch).logits,
+    objective.predict(params, state, batch).logits,
+  )
 
 
 @pytest.mark.parametrize(

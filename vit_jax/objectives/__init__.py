@@ -7,10 +7,12 @@ from flax import linen as nn
 
 from vit_jax.lookup import pick
 from vit_jax.objectives.classification import classification
+from vit_jax.objectives.distillation import distillation
 from vit_jax.types import Objective
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
   'classification': classification,
+  'distillation': distillation,
 }
 
 

@@ -8,7 +8,6 @@ they still enter the statistics of the batch.
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Integer
 
 from vit_jax.ops import losses, mixing
 from vit_jax.types import Objective
@@ -58,13 +57,13 @@ def classification(
 
   def mean_loss(params, state, batch, rng):
     mix_rng, dropout_rng = jax.random.split(rng)
-    image = jnp.asarray(batch['image'])
-    labels = _soft(jnp.asarray(batch['label']), num_classes)
-    mask = jnp.asarray(batch['mask'], jnp.float32)
-    if mixup or cutmix:
-      image, labels = _mix(mix_rng, image, labels, mixup=mixup, cutmix=cutmix)
-      # Nothing of an example that does not count may leak into one that does.
-      mask = mask * mixing.partner(mask)
+    image, labels, mask = mixing.mix(
+      mix_rng,
+      batch,
+      num_classes=num_classes,
+      mixup_alpha=mixup,
+      cutmix_alpha=cutmix,
+    )
     output, state = model.apply(
       {'params': params, **state},
       image,
@@ -73,10 +72,11 @@ def classification(
       mutable=list(state),
     )
     targets = (1 - label_smoothing) * labels + label_smoothing / num_classes
+    per_example = losses.LOSSES[loss](output.logits, targets)
     correct = output.logits.argmax(-1) == labels.argmax(-1)
     metrics = {
-      'loss': _mean(losses.LOSSES[loss](output.logits, targets), mask),
-      'accuracy': _mean(correct.astype(jnp.float32), mask),
+      'loss': losses.masked_mean(per_example, mask),
+      'accuracy': losses.masked_mean(correct.astype(jnp.float32), mask),
     }
     return metrics['loss'], (state, metrics)
 
@@ -102,33 +102,3 @@ def _check(
   for name, alpha in {'mixup': mixup, 'cutmix': cutmix}.items():
     if alpha < 0:
       raise ValueError(f'{name}={alpha} must be positive; 0 switches it off.')
-
-
-def _soft(
-  label: Integer[Array, ' b'] | Float[Array, 'b k'], num_classes: int
-) -> Float[Array, 'b k']:
-  if label.ndim == 1:
-    return jax.nn.one_hot(label, num_classes, dtype=jnp.float32)  # (B, K)
-  return label.astype(jnp.float32)
-
-
-def _mix(
-  rng: jax.Array,
-  image: Float[Array, 'b h w c'],
-  labels: Float[Array, 'b k'],
-  *,
-  mixup: float,
-  cutmix: float,
-) -> mixing.Mixed:
-  if not cutmix:
-    return mixing.mixup(rng, image, labels, alpha=mixup)
-  if not mixup:
-    return mixing.cutmix(rng, image, labels, alpha=cutmix)
-  return mixing.mixup_or_cutmix(
-    rng, image, labels, mixup_alpha=mixup, cutmix_alpha=cutmix
-  )
-
-
-def _mean(values: Float[Array, ' b'], mask: Float[Array, ' b']) -> Array:
-  """Averages where the mask is 1; 0 if it is nowhere."""
-  return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1)

@@ -123,7 +123,29 @@ def normalize(
     mean: of images in [0, 1], for all channels or for each.
     std: likewise; with 0.5 for both the result lies in [-1, 1].
   """
-  mean, std = (
-    jnp.asarray(x, jnp.float32).reshape(1, 1, 1, -1) for x in (mean, std)
-  )
+  mean, std = map(_by_channel, (mean, std))
   return (image.astype(jnp.float32) / 255 - mean) / std
+
+
+def renormalize(
+  image: Float[Array, 'b h w c'],
+  *,
+  old: Mapping[str, float | Sequence[float]],
+  new: Mapping[str, float | Sequence[float]],
+) -> Float[Array, 'b h w c']:
+  """Returns what another normalisation would have made of the same pixels.
+
+  Args:
+    image: (b, h, w, c), of any floating type, which is kept.
+    old: the `mean` and `std` that it was normalised with, see `normalize`.
+    new: those that it is to be normalised with.
+  """
+  mean, std = (
+    [_by_channel(which[key]) for which in (old, new)] for key in ('mean', 'std')
+  )
+  pixels = image.astype(jnp.float32) * std[0] + mean[0]
+  return ((pixels - mean[1]) / std[1]).astype(image.dtype)
+
+
+def _by_channel(x: float | Sequence[float]) -> Float[Array, '1 1 1 c']:
+  return jnp.asarray(x, jnp.float32).reshape(1, 1, 1, -1)

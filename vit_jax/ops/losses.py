@@ -1,4 +1,4 @@
-"""Losses per example; whoever averages them knows about masks."""
+"""Losses per example, and their mean over the examples that count."""
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,36 @@ def binary_cross_entropy(
   """
   present = (labels > 0).astype(jnp.float32)
   return sigmoid_cross_entropy(logits, present) / logits.shape[-1]
+
+
+def kl_divergence(
+  logits: Float[Array, '*b k'],
+  target: Float[Array, '*b k'],
+  *,
+  temperature: float = 1.0,
+) -> Float[Array, '*b']:
+  """Returns T^2 KL(p || q), p = softmax(target / T), q = softmax(logits / T).
+
+  Distilling the knowledge in a neural network, arXiv:1503.02531, section 2: by
+  the factor, gradients are of one size for all temperatures T. In the limit of
+  a high one, the divergence is half the mean square of the difference of the
+  logits, each less its mean (section 2.1).
+
+  Args:
+    logits: (..., k), of any floating type.
+    target: (..., k), logits as well.
+    temperature: above 0.
+  """
+  log_q = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
+  log_p = jax.nn.log_softmax(target.astype(jnp.float32) / temperature)
+  return temperature**2 * jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def masked_mean(
+  values: Float[Array, ' b'], mask: Float[Array, ' b']
+) -> Float[Array, '']:
+  """Averages where the mask is 1; 0 if it is nowhere."""
+  return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1)
 
 
 LOSSES = {

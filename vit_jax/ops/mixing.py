@@ -9,11 +9,68 @@ The partner is the previous example of the batch, the last one for the first.
 Labels that are numbers of classes cannot be averaged: a ValueError.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
+from vit_jax.types import Batch
+
 Mixed = tuple[Float[Array, 'b h w c'], Float[Array, 'b k']]
+
+
+class Examples(NamedTuple):
+  """A batch as a loss takes it.
+
+  Attributes:
+    image: (b, h, w, c), mixed.
+    labels: (b, k), soft.
+    mask: (b,), 0 for examples that do not count.
+  """
+
+  image: Float[Array, 'b h w c']
+  labels: Float[Array, 'b k']
+  mask: Float[Array, ' b']
+
+
+def mix(
+  rng: PRNGKeyArray,
+  batch: Batch,
+  *,
+  num_classes: int,
+  mixup_alpha: float = 0.0,
+  cutmix_alpha: float = 0.0,
+) -> Examples:
+  """Makes the labels of a batch soft, and mixes its examples.
+
+  With both alphas above 0, one of `mixup` and `cutmix` is drawn, evenly; with
+  none, nothing is mixed.
+
+  Args:
+    rng: drawn from for the whole batch.
+    batch: see `types.Batch`; the image is normalised.
+    num_classes: k, of labels that are numbers of classes.
+    mixup_alpha: of `mixup`; 0 for none.
+    cutmix_alpha: of `cutmix`; 0 for none.
+  """
+  image, labels = jnp.asarray(batch['image']), jnp.asarray(batch['label'])
+  if labels.ndim == 1:
+    labels = jax.nn.one_hot(labels, num_classes)  # (B, K)
+  labels = labels.astype(jnp.float32)
+  mask = jnp.asarray(batch['mask'], jnp.float32)
+  if not mixup_alpha and not cutmix_alpha:
+    return Examples(image, labels, mask)
+  # Nothing of an example that does not count may leak into one that does.
+  mask = mask * partner(mask)
+  if not cutmix_alpha:
+    image, labels = mixup(rng, image, labels, alpha=mixup_alpha)
+  elif not mixup_alpha:
+    image, labels = cutmix(rng, image, labels, alpha=cutmix_alpha)
+  else:
+    alphas = dict(mixup_alpha=mixup_alpha, cutmix_alpha=cutmix_alpha)
+    image, labels = mixup_or_cutmix(rng, image, labels, **alphas)
+  return Examples(image, labels, mask)
 
 
 def mixup(

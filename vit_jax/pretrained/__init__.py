@@ -28,6 +28,7 @@ def initialize(
   *,
   source: str,
   grid: tuple[int, int],
+  loaded: Mapping[str, Any] | None = None,
   head: str = 'auto',
   classes: Sequence[int] = (),
   resample: str = 'bilinear',
@@ -42,6 +43,8 @@ def initialize(
     source: a path; an address `https://`, `gs://` or `hf://owner/name`; a name
       of the catalogue, such as 'augreg/B_16'; or a file name of AugReg.
     grid: (h, w) of the model's position embeddings or tokens, in patches.
+    loaded: what the source has, if it is read already: collections by our own
+      names, like `variables`.
     head: where the head comes from: 'auto', 'new', 'keep' or 'slice'.
     classes: for 'slice'. See `fit.fit` for these and what follows.
     resample: of position embeddings: 'bilinear' or 'bicubic'.
@@ -55,11 +58,17 @@ def initialize(
     ValueError: if the source cannot be found or read, or does not fit.
   """
   initial = join(variables)
-  path = locate(source, keeps_head=head in ('keep', 'slice'), cache=cache_dir)
+  if loaded is None:
+    keeps_head = head in ('keep', 'slice')
+    path = locate(source, keeps_head=keeps_head, cache=cache_dir)
   try:
-    loaded = to_ours(files.read(path), num_heads=torch_names.heads_of(initial))
+    if loaded is None:
+      heads = torch_names.heads_of(initial)
+      foreign = to_ours(files.read(path), num_heads=heads)
+    else:
+      foreign = join(loaded)
     fitted = fit.fit(
-      loaded,
+      foreign,
       initial,
       grid=grid,
       loaded_grid=loaded_grid,

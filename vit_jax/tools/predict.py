@@ -64,7 +64,8 @@ def predict(
     most probable first; no classes if the image could not be read.
   """
   config, names = trained.run['config'], trained.run['class_names']
-  link = losses.PROBABILITIES[config['objective']['loss']]
+  loss = {'loss': 'softmax', **config['objective']}['loss']
+  link = losses.PROBABILITIES[loss]
 
   @jax.jit
   def probabilities(params, state, batch):
