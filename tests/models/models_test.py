@@ -10,6 +10,7 @@ import pytest
 
 from vit_jax import models
 from vit_jax.models.scan import stack_blocks, unstack_blocks
+from vit_jax.ops import flops
 
 VIT = dict(
   patch_size=4, width=8, depth=2, mlp_dim=16, num_heads=2, num_classes=3
@@ -301,6 +302,19 @@ def test_scanned_blocks_compute_what_unrolled_blocks_do(case):
     jax.jit(model.apply)(params, images()),
   )
   jax.tree.map(np.testing.assert_array_equal, unstack_blocks(stacked), params)
+
+
+@pytest.mark.parametrize('case', SCANNED)
+def test_remat_computes_blocks_again(case):
+  model, params = model_and_params(case)
+
+  def work(remat):
+    apply = functools.partial(train, model.clone(remat=remat))
+    loss = lambda params: apply(params, images(), seed=0).logits.sum()
+    return flops.count(jax.grad(loss), params)
+
+  assert work('none') <= work('dots') <= work('nothing')
+  assert work('none') < work('nothing')
 
 
 @every_form

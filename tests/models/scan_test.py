@@ -8,7 +8,12 @@ import optax
 import pytest
 
 from vit_jax.layers.drop_path import DropPath
-from vit_jax.models.scan import apply_blocks, stack_blocks, unstack_blocks
+from vit_jax.models.scan import (
+  REMAT,
+  apply_blocks,
+  stack_blocks,
+  unstack_blocks,
+)
 
 
 class AddStep(nn.Module):
@@ -205,3 +210,61 @@ def test_arrays_of_different_depths_are_refused():
   tree = {'blocks': {'x': jnp.ones((2, 1)), 'y': jnp.ones((3, 1))}}
   with pytest.raises(ValueError, match=r"\['2', '3'\]"):
     unstack_blocks(tree)
+
+
+class Busy(nn.Module):
+  """A block that draws numbers, counts statistics and has much to remember."""
+
+  @nn.compact
+  def __call__(self, tokens, *, drop_path, train):
+    x = nn.Dense(64, name='fc1')(tokens)
+    x = nn.BatchNorm(not train, momentum=0.9, name='norm')(x)
+    x = nn.Dense(tokens.shape[-1], name='fc2')(jnp.sin(jnp.exp(jnp.sin(x))))
+    return tokens + DropPath()(x, rate=drop_path, train=train)
+
+
+class BusyStack(nn.Module):
+  scan: bool
+  remat: str = 'none'
+
+  @nn.compact
+  def __call__(self, tokens, *, train=True):
+    options = dict(depth=6, drop_path=0.5, scan=self.scan, train=train)
+    return apply_blocks(Busy, tokens, remat=self.remat, **options)
+
+
+@pytest.mark.parametrize('scan', [False, True])
+def test_computing_again_takes_less_memory_for_the_same_gradient(scan):
+  tokens = jax.random.normal(jax.random.key(0), (128, 16))
+  keys = {'params': jax.random.key(1), 'dropout': jax.random.key(2)}
+  variables = BusyStack(scan).init(keys, tokens)
+  temporaries, results = {}, {}
+  for remat in REMAT:
+
+    def loss(params, remat=remat):
+      out, state = BusyStack(scan, remat).apply(
+        {**variables, 'params': params},
+        tokens,
+        rngs={'dropout': jax.random.key(3)},
+        mutable=['batch_stats'],
+      )
+      return jnp.square(out).mean(), state
+
+    grad = jax.jit(jax.grad(loss, has_aux=True))
+    compiled = grad.lower(variables['params']).compile()
+    temporaries[remat] = compiled.memory_analysis().temp_size_in_bytes
+    results[remat] = compiled(variables['params'])
+  assert temporaries['nothing'] < temporaries['dots'] < temporaries['none']
+  assert temporaries['nothing'] < temporaries['none'] / 2
+  for remat in ('dots', 'nothing'):
+    jax.tree.map(
+      lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7),
+      results[remat],
+      results['none'],
+    )
+
+
+def test_an_unknown_remat_is_answered_by_the_known():
+  model = BusyStack(True, 'dot')
+  with pytest.raises(ValueError, match="remat: 'dot'. Did you mean 'dots'"):
+    jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16)))

@@ -238,7 +238,7 @@ class Stage(nn.Module):
     depth: number of blocks.
     stride: 2 for a first block that halves the map.
     drop_path: rates of the first and the last block.
-    scan: as in `CoAtNet`.
+    scan, remat: as in `CoAtNet`.
   """
 
   make_block: Callable[..., nn.Module]
@@ -247,6 +247,7 @@ class Stage(nn.Module):
   stride: int
   drop_path: Sequence[float]
   scan: bool
+  remat: str
 
   @nn.compact
   def __call__(
@@ -261,6 +262,7 @@ class Stage(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
       first=[entry] if is_other else [],
     )
@@ -286,6 +288,7 @@ class CoAtNet(nn.Module):
       of the first and the last block.
     scan: whether the blocks of a stage, but for the first, share one program;
       see `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   stem_width: int
@@ -300,6 +303,7 @@ class CoAtNet(nn.Module):
   num_classes: int | None = None
   drop_path: float | Sequence[float] = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -332,6 +336,7 @@ class CoAtNet(nn.Module):
         stride=self.strides[i],
         drop_path=rates[i],
         scan=self.scan,
+        remat=self.remat,
         name=f'stage_{i}',
       )(x, train=train)
       pyramid = (*pyramid, x)

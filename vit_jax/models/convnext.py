@@ -128,7 +128,7 @@ class Stage(nn.Module):
     width: of the map; if that of the input differs, it is halved first.
     depth: number of blocks.
     drop_path: rates of the first and the last block.
-    layer_scale, scan: as in `ConvNeXt`.
+    layer_scale, scan, remat: as in `ConvNeXt`.
   """
 
   width: int
@@ -136,6 +136,7 @@ class Stage(nn.Module):
   drop_path: Sequence[float]
   layer_scale: float | None
   scan: bool
+  remat: str
 
   @nn.compact
   def __call__(
@@ -150,6 +151,7 @@ class Stage(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
     )
 
@@ -168,6 +170,7 @@ class ConvNeXt(nn.Module):
     drop_path: rate of the last block of all, rising linearly from 0; or those
       of the first and the last block.
     scan: whether the blocks of a stage share one program; see `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   width: int
@@ -179,6 +182,7 @@ class ConvNeXt(nn.Module):
   head_std: float = 0.02
   drop_path: float | Sequence[float] = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -211,6 +215,7 @@ class ConvNeXt(nn.Module):
         drop_path=rates[i],
         layer_scale=self.layer_scale,
         scan=self.scan,
+        remat=self.remat,
         name=f'stage_{i}',
       )(x, train=train)
       pyramid = (*pyramid, x)

@@ -91,6 +91,7 @@ class CPVT(nn.Module):
       first and the last block.
     scan: whether the blocks without positions share one program; see
       `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   patch_size: int | tuple[int, int]
@@ -103,6 +104,7 @@ class CPVT(nn.Module):
   num_pegs: int = 1
   drop_path: float | Sequence[float] = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -134,6 +136,7 @@ class CPVT(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
       first=[positioned] * self.num_pegs,
     )

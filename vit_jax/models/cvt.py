@@ -156,7 +156,7 @@ class Stage(nn.Module):
     kernel_size, stride, padding: of the patches.
     token: whether there is a class token.
     drop_path: rate of the last block.
-    scan: as in `CvT`.
+    scan, remat: as in `CvT`.
   """
 
   make_block: Callable[..., nn.Module]
@@ -168,6 +168,7 @@ class Stage(nn.Module):
   token: bool
   drop_path: float
   scan: bool
+  remat: str
 
   @nn.compact
   def __call__(
@@ -195,6 +196,7 @@ class Stage(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
     )
     patches = tokens[:, -h * w :].reshape(b, h, w, d)
@@ -213,6 +215,7 @@ class CvT(nn.Module):
     drop_path: rate of the last block, rising linearly from 0 at the first block
       of the last stage; no other stage drops any.
     scan: whether the blocks of a stage share one program; see `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   widths: tuple[int, ...]
@@ -222,6 +225,7 @@ class CvT(nn.Module):
   gelu: str = 'quick'
   drop_path: float = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -259,6 +263,7 @@ class CvT(nn.Module):
         token=is_last,
         drop_path=self.drop_path if is_last else 0.0,
         scan=self.scan,
+        remat=self.remat,
         name=f'stage_{i}',
       )(x, train=train)
       pyramid = (*pyramid, x)

@@ -189,7 +189,7 @@ class Stage(nn.Module):
     make_merging: name -> what halves the map; None to leave it as it is.
     depth: number of blocks; every other is dilated.
     drop_path: rates of the first and the last block.
-    scan: as in `DiNAT`.
+    scan, remat: as in `DiNAT`.
   """
 
   make_block: Callable[..., nn.Module]
@@ -197,6 +197,7 @@ class Stage(nn.Module):
   depth: int
   drop_path: Sequence[float]
   scan: bool
+  remat: str
 
   @nn.compact
   def __call__(
@@ -211,6 +212,7 @@ class Stage(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
       dilated=[i % 2 == 1 for i in range(self.depth)],
     )
@@ -234,6 +236,7 @@ class DiNAT(nn.Module):
     drop_path: rate of the last block of all, rising linearly from 0; or those
       of the first and the last block.
     scan: whether the blocks of a stage share one program; see `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   width: int
@@ -247,6 +250,7 @@ class DiNAT(nn.Module):
   layer_scale: float | None = None
   drop_path: float | Sequence[float] = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -289,6 +293,7 @@ class DiNAT(nn.Module):
         depth=depth,
         drop_path=rates[i],
         scan=self.scan,
+        remat=self.remat,
         name=f'stage_{i}',
       )(x, train=train)
       pyramid = (*pyramid, x)

@@ -166,7 +166,7 @@ class Stage(nn.Module):
     depth: number of blocks.
     layout: of the stage; its stride is that of the first block.
     drop_path: rates of the first and the last block.
-    same_padding, epsilon, scan: as in `EfficientNet`.
+    same_padding, epsilon, scan, remat: as in `EfficientNet`.
   """
 
   width: int
@@ -176,6 +176,7 @@ class Stage(nn.Module):
   same_padding: bool
   epsilon: float
   scan: bool
+  remat: str
 
   @nn.compact
   def __call__(
@@ -193,6 +194,7 @@ class Stage(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
       first=[entry] if is_other else [],
     )
@@ -216,6 +218,7 @@ class EfficientNet(nn.Module):
       of the first and the last block.
     scan: whether the blocks of a stage, but for the first, share one program;
       see `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   widths: tuple[int, ...]
@@ -228,6 +231,7 @@ class EfficientNet(nn.Module):
   epsilon: float = 1e-3
   drop_path: float | Sequence[float] = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -256,6 +260,7 @@ class EfficientNet(nn.Module):
         layout=STAGES[i],
         drop_path=rates[i],
         scan=self.scan,
+        remat=self.remat,
         name=f'stage_{i}',
         **options,
       )(x, train=train)

@@ -101,6 +101,7 @@ class MlpMixer(nn.Module):
     head_bias: what the head's bias starts from.
     drop_path: rate of the last block, rising linearly from 0.
     scan: whether the blocks share one program; see `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   patch_size: int | tuple[int, int]
@@ -112,6 +113,7 @@ class MlpMixer(nn.Module):
   head_bias: float = 0.0
   drop_path: float = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -133,6 +135,7 @@ class MlpMixer(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
     )
     tokens = nn.LayerNorm(epsilon=1e-6, name='norm')(tokens)

@@ -166,7 +166,7 @@ class Mixer(nn.Module):
     token_width: of the transformer.
     depth: number of its blocks.
     drop_path: rates of the first and the last block.
-    dropout, scan: as in `MobileViT`.
+    dropout, scan, remat: as in `MobileViT`.
   """
 
   token_width: int
@@ -174,6 +174,7 @@ class Mixer(nn.Module):
   drop_path: Sequence[float]
   dropout: float
   scan: bool
+  remat: str
 
   @nn.compact
   def __call__(
@@ -197,6 +198,7 @@ class Mixer(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
     )
     y = resize(fold(norm(name='norm')(tokens), size=size), size=(h, w))
@@ -286,6 +288,7 @@ class MobileViT(nn.Module):
       of the first and the last block.
     scan: whether the blocks of a transformer share one program; see
       `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   widths: tuple[int, ...]
@@ -298,6 +301,7 @@ class MobileViT(nn.Module):
   dropout: float = 0.0
   drop_path: float | Sequence[float] = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -327,6 +331,7 @@ class MobileViT(nn.Module):
         drop_path=rates[i],
         dropout=self.dropout,
         scan=self.scan,
+        remat=self.remat,
       )
       for i, depth in enumerate(self.depths)
     ]

@@ -113,12 +113,13 @@ class Mixer(nn.Module):
   Attributes:
     depth: number of blocks of the transformer.
     drop_path: rates of the first and the last block.
-    scan: as in `MobileViTV2`.
+    scan, remat: as in `MobileViTV2`.
   """
 
   depth: int
   drop_path: Sequence[float]
   scan: bool
+  remat: str
 
   @nn.compact
   def __call__(
@@ -142,6 +143,7 @@ class Mixer(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
     )
     x = mobilevit.fold(norm(name='norm')(tokens), size=size)
@@ -174,6 +176,7 @@ class MobileViTV2(nn.Module):
       of the first and the last block.
     scan: whether the blocks of a transformer share one program; see
       `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   widths: tuple[int, ...]
@@ -182,6 +185,7 @@ class MobileViTV2(nn.Module):
   num_classes: int | None = None
   drop_path: float | Sequence[float] = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -199,7 +203,13 @@ class MobileViTV2(nn.Module):
     plain = len(self.residuals)
     rates = stage_rates(self.drop_path, depths=self.depths)
     mixers = [None] * plain + [
-      functools.partial(Mixer, depth=depth, drop_path=rate, scan=self.scan)
+      functools.partial(
+        Mixer,
+        depth=depth,
+        drop_path=rate,
+        scan=self.scan,
+        remat=self.remat,
+      )
       for depth, rate in zip(self.depths, rates, strict=True)
     ]
     stem = ConvBN(self.widths[0] // 2, 3, 2, name='stem')

@@ -141,7 +141,7 @@ class Stage(nn.Module):
     depth: number of blocks.
     token: whether there is a class token.
     drop_path: rates of the first and the last block.
-    scan: as in `PVT`.
+    scan, remat: as in `PVT`.
   """
 
   make_block: Callable[..., nn.Module]
@@ -151,6 +151,7 @@ class Stage(nn.Module):
   token: bool
   drop_path: Sequence[float]
   scan: bool
+  remat: str
 
   @nn.compact
   def __call__(
@@ -170,6 +171,7 @@ class Stage(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
     )
     return (x[:, 1:].reshape(b, h, w, d), x[:, 0]) if self.token else (x, None)
@@ -190,6 +192,7 @@ class PVT(nn.Module):
     drop_path: rate of the last block of all, rising linearly from 0; or those
       of the first and the last block.
     scan: whether the blocks of a stage share one program; see `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   widths: tuple[int, ...]
@@ -201,6 +204,7 @@ class PVT(nn.Module):
   patch_size: int = 4
   drop_path: float | Sequence[float] = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -242,6 +246,7 @@ class PVT(nn.Module):
         token=i == len(self.depths) - 1,
         drop_path=rates[i],
         scan=self.scan,
+        remat=self.remat,
         name=f'stage_{i}',
       )(x, train=train)
       pyramid = (*pyramid, x)

@@ -165,7 +165,7 @@ class Stage(nn.Module):
     width: of the map.
     depth: number of blocks.
     drop_path: rates of the first and the last block.
-    scan: as in `PVTv2`.
+    scan, remat: as in `PVTv2`.
   """
 
   make_block: Callable[..., nn.Module]
@@ -174,6 +174,7 @@ class Stage(nn.Module):
   depth: int
   drop_path: Sequence[float]
   scan: bool
+  remat: str
 
   @nn.compact
   def __call__(
@@ -195,6 +196,7 @@ class Stage(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
     )
     return norm(name='norm')(x)
@@ -215,6 +217,7 @@ class PVTv2(nn.Module):
     drop_path: rate of the last block of all, rising linearly from 0; or those
       of the first and the last block.
     scan: whether the blocks of a stage share one program; see `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   widths: tuple[int, ...]
@@ -227,6 +230,7 @@ class PVTv2(nn.Module):
   patch_size: int = 4
   drop_path: float | Sequence[float] = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -262,6 +266,7 @@ class PVTv2(nn.Module):
         depth=depth,
         drop_path=rates[i],
         scan=self.scan,
+        remat=self.remat,
         name=f'stage_{i}',
       )(x, train=train)
       pyramid = (*pyramid, x)

@@ -110,7 +110,7 @@ class Stage(nn.Module):
     depth: number of blocks.
     stride: 2 for a first block that halves the map.
     drop_path: rates of the first and the last block.
-    bottleneck, scan: as in `ResNet`.
+    bottleneck, scan, remat: as in `ResNet`.
   """
 
   width: int
@@ -119,6 +119,7 @@ class Stage(nn.Module):
   drop_path: Sequence[float]
   bottleneck: bool
   scan: bool
+  remat: str
 
   @nn.compact
   def __call__(
@@ -134,6 +135,7 @@ class Stage(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
       first=[entry] if is_other else [],
     )
@@ -152,6 +154,7 @@ class ResNet(nn.Module):
       of the first and the last block.
     scan: whether the blocks of a stage, but for one that halves the map, share
       one program; see `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   widths: tuple[int, ...]
@@ -161,6 +164,7 @@ class ResNet(nn.Module):
   num_classes: int | None = None
   drop_path: float | Sequence[float] = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -190,6 +194,7 @@ class ResNet(nn.Module):
         drop_path=rates[i],
         bottleneck=self.bottleneck,
         scan=self.scan,
+        remat=self.remat,
         name=f'stage_{i}',
       )(x, train=train)
       pyramid = (*pyramid, x)

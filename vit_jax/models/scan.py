@@ -6,6 +6,9 @@ holds one block, so that it compiles several times faster at any depth. The two
 compute the same function, and `stack_blocks` and `unstack_blocks` convert one
 form of the parameters into the other. Where the first blocks are of another
 kind than the rest, only the rest are scanned: `block_0`, `blocks`.
+
+In either form the backward pass may compute a part of the block again instead
+of having kept it: `remat`, one of `REMAT`.
 """
 
 import operator
@@ -19,7 +22,19 @@ import jax.numpy as jnp
 from jaxtyping import Float, PyTree
 
 from vit_jax.layers.drop_path import linear_rates
+from vit_jax.lookup import choose
 from vit_jax.types import Array
+
+# What is kept of a block for its backward pass, besides its input; the rest is
+# computed a second time. The gradients are the same.
+REMAT = {
+  'none': None,
+  # Products with weights, which are most of the work. What lies between them
+  # is most of the memory: norms, activations, the matrix of the attention.
+  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  # The whole block twice: a third more work in a step, the least memory.
+  'nothing': jax.checkpoint_policies.nothing_saveable,
+}
 
 _BLOCK = re.compile(r'block_\d+')
 
@@ -32,6 +47,7 @@ def apply_blocks(
   drop_path: float | Sequence[float],
   scan: bool,
   train: bool,
+  remat: str = 'none',
   first: Sequence[Callable[..., nn.Module]] = (),
   **each: Sequence[Any],
 ) -> PyTree[Float[Array, '...']]:
@@ -46,10 +62,16 @@ def apply_blocks(
       `linear_rates`.
     scan: whether the blocks share one program.
     train: whether dropout and drop path are on.
+    remat: what the backward pass computes again: 'none' for nothing, 'dots' for
+      all but products with weights, 'nothing' (is kept) for whole blocks.
     first: the makers of as many blocks at the start, if those are of another
       kind, which they share.
     **each: other keywords of a block, with a value for every one.
+
+  Raises:
+    ValueError: if `remat` is unknown.
   """
+  policy = choose(REMAT, word=remat, kind='remat')
   rates = linear_rates(drop_path, depth=depth)
   makers = [*first, *[make_block] * (depth - len(first))]
   # Only blocks of one kind can share a program.
@@ -60,14 +82,20 @@ def apply_blocks(
   for i in range(unrolled):
     rate = rates[i] if rates else None
     own = {key: values[i] for key, values in each.items()}
-    block = makers[i](name=f'block_{i}')
-    tokens = block(tokens, drop_path=rate, train=train, **own)
+    options = dict(drop_path=rate, train=train, **own)
+    apply = lambda block, tokens, options=options: block(tokens, **options)
+    if policy is not None:
+      apply = nn.remat(apply, policy=policy)
+    tokens = apply(makers[i](name=f'block_{i}'), tokens)
   if unrolled == depth:
     return tokens
 
   def body(block, tokens, rate, own):
     return block(tokens, drop_path=rate, train=train, **own), None
 
+  if policy is not None:
+    # The loop itself keeps XLA from merging the second time with the first.
+    body = nn.remat(body, policy=policy, prevent_cse=depth == 1)
   lifted = dict(
     variable_axes={'params': 0, 'batch_stats': 0, 'intermediates': 0},
     split_rngs={'params': True, 'dropout': True},

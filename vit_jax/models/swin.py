@@ -171,7 +171,7 @@ class Stage(nn.Module):
     make_merging: name -> what halves the map; None to leave it as it is.
     depth: number of blocks; every other has shifted windows.
     drop_path: rates of the first and the last block.
-    scan: as in `Swin`.
+    scan, remat: as in `Swin`.
   """
 
   make_block: Callable[..., nn.Module]
@@ -179,6 +179,7 @@ class Stage(nn.Module):
   depth: int
   drop_path: Sequence[float]
   scan: bool
+  remat: str
 
   @nn.compact
   def __call__(
@@ -193,6 +194,7 @@ class Stage(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
       shifted=[i % 2 == 1 for i in range(self.depth)],
     )
@@ -211,6 +213,7 @@ class Swin(nn.Module):
     drop_path: rate of the last block of all, rising linearly from 0; or those
       of the first and the last block.
     scan: whether the blocks of a stage share one program; see `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   width: int
@@ -221,6 +224,7 @@ class Swin(nn.Module):
   patch_size: int = 4
   drop_path: float | Sequence[float] = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -251,6 +255,7 @@ class Swin(nn.Module):
         depth=depth,
         drop_path=rates[i],
         scan=self.scan,
+        remat=self.remat,
         name=f'stage_{i}',
       )(x, train=train)
       pyramid = (*pyramid, x)

@@ -256,6 +256,7 @@ class T2TViT(nn.Module):
     token_width: of the tokens there.
     drop_path: rate of the last block, rising linearly from 0.
     scan: whether the blocks share one program; see `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   width: int
@@ -267,6 +268,7 @@ class T2TViT(nn.Module):
   token_width: int = 64
   drop_path: float = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -296,6 +298,7 @@ class T2TViT(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
     )
     tokens = norm(name='norm')(tokens)

@@ -175,6 +175,7 @@ class TNT(nn.Module):
     num_classes: of the head; None for no head.
     drop_path: rate of the last block, rising linearly from 0.
     scan: whether the blocks share one program; see `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   patch_size: int
@@ -186,6 +187,7 @@ class TNT(nn.Module):
   num_classes: int | None = None
   drop_path: float = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -221,6 +223,7 @@ class TNT(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
     )
     sentences = norm(name='norm')(sentences)

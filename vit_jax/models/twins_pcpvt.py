@@ -77,7 +77,7 @@ class Stage(nn.Module):
     depth: number of blocks.
     num_heads, mlp_ratio, reduction: of the blocks.
     drop_path: rates of the first and the last block.
-    scan: as in `TwinsPCPVT`.
+    scan, remat: as in `TwinsPCPVT`.
   """
 
   patch_size: int
@@ -88,6 +88,7 @@ class Stage(nn.Module):
   reduction: int
   drop_path: Sequence[float]
   scan: bool
+  remat: str
 
   @nn.compact
   def __call__(
@@ -102,6 +103,7 @@ class Stage(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
       first=[functools.partial(FirstBlock, *fields)],
     )
@@ -122,6 +124,7 @@ class TwinsPCPVT(nn.Module):
   patch_size: int = 4
   drop_path: float | Sequence[float] = 0.0
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -154,6 +157,7 @@ class TwinsPCPVT(nn.Module):
         reduction=self.reductions[i],
         drop_path=rates[i],
         scan=self.scan,
+        remat=self.remat,
         name=f'stage_{i}',
       )(x, train=train)
       pyramid = (*pyramid, x)

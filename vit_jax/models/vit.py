@@ -146,6 +146,7 @@ class ViT(nn.Module):
     layer_scale: what the factors of the branches start from; None for none.
     resnet: units per stage of a ResNet before the patches; None for none.
     scan: whether the blocks share one program; see `models/scan.py`.
+    remat: what of a block the backward pass computes again; see there.
   """
 
   patch_size: int | tuple[int, int]
@@ -165,6 +166,7 @@ class ViT(nn.Module):
   layer_scale: float | None = None
   resnet: tuple[int, ...] | None = None
   scan: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -196,6 +198,7 @@ class ViT(nn.Module):
       depth=self.depth,
       drop_path=self.drop_path,
       scan=self.scan,
+      remat=self.remat,
       train=train,
     )
     tokens = nn.LayerNorm(epsilon=1e-6, name='norm')(tokens)
