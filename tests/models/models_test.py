@@ -1,6 +1,9 @@
 """Contracts that every entry of MODELS keeps."""
 
 import functools
+import json
+import os
+import pathlib
 import re
 
 import jax
@@ -12,6 +15,7 @@ from vit_jax import models
 from vit_jax.models.scan import stack_blocks, unstack_blocks
 from vit_jax.ops import flops
 
+GOLDEN = pathlib.Path(__file__).parent.parent / 'golden' / 'logits.json'
 VIT = dict(
   patch_size=4, width=8, depth=2, mlp_dim=16, num_heads=2, num_classes=3
 )
@@ -217,6 +221,7 @@ def assert_close(actual, expected):
 
 def test_every_architecture_is_tested():
   assert {name for name, _ in SMALL.values()} == set(models.MODELS)
+  assert SMALL.keys() == json.loads(GOLDEN.read_text()).keys()
 
 
 @every_model
@@ -279,10 +284,31 @@ def test_bfloat16_goes_in_and_comes_out(case, scan):
     assert x.dtype == jnp.bfloat16
 
 
+@functools.cache
+def predictor(case):
+  """Parameters and images -> output, compiled once."""
+  model, _ = model_and_params(case)
+  return jax.jit(model.apply)
+
+
+@every_model
+def test_the_logits_are_what_they_were(case):
+  """Those that `make test-parity` compares with what others wrote."""
+  _, params = model_and_params(case)
+  logits = np.asarray(predictor(case)(params, images()).logits)
+  golden = json.loads(GOLDEN.read_text())
+  if os.environ.get('UPDATE_GOLDEN') == '1':
+    golden[case] = [[float(f'{x:.7g}') for x in row] for row in logits]
+    rows = [f'  {json.dumps(k)}: {golden[k]}' for k in SMALL if k in golden]
+    GOLDEN.write_text('{\n' + ',\n'.join(rows) + '\n}\n')
+  expected = np.array(golden[case])
+  np.testing.assert_allclose(logits, expected, atol=2e-5 * np.ptp(expected))
+
+
 @every_model
 def test_evaluation_is_deterministic_and_knows_no_batch(case):
-  model, params = model_and_params(case)
-  predict = jax.jit(model.apply)
+  _, params = model_and_params(case)
+  predict = predictor(case)
   once, again = predict(params, images()), predict(params, images())
   jax.tree.map(np.testing.assert_array_equal, once, again)
   order = jnp.array([2, 0, 1])

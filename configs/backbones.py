@@ -1,0 +1,134 @@
+r"""Every backbone, small, from scratch, to see that it learns.
+
+  python -m vit_jax.main --config=configs/backbones.py:swin
+  python -m vit_jax.tools.sweep configs/backbones.py:digits | sh
+  python -m vit_jax.tools.sweep configs/backbones.py:cifar10 \
+      --config.data.train='/my/cifar10-train.npz[:10%]' \
+      --config.evals.test.data=/my/cifar10-test.npz | sh
+
+Fields are adapted to images of 32 pixels, so that a run takes one to four
+minutes on two CPU cores. The measured accuracies are in docs/notebook.md.
+"""
+
+import ml_collections
+
+from configs import common
+from configs.common import op
+from vit_jax.lookup import choose
+
+# A head has 32 components, as in the papers, and a map 8 x 8 positions, then
+# 4 x 4; that of a column has 4 x 4.
+COLUMN = {'patch_size': 6, 'width': 64, 'depth': 3}
+TOKENS = COLUMN | {'mlp_dim': 256, 'num_heads': 2}
+STAGES = {'depths': (1, 2), 'num_heads': (1, 2)}
+PYRAMID = STAGES | {
+  'widths': (32, 64),
+  'mlp_ratios': (4, 4),
+  'reductions': (2, 1),
+}
+WINDOWS = {'width': 32, 'depths': (2, 2), 'num_heads': (1, 2)}
+NEIGHBORS = WINDOWS | {'mlp_ratio': 3, 'kernel_size': 3}
+CONVOLUTIONS = {'stem_width': 16, 'widths': (32, 64), 'depths': (1, 2)}
+MOBILE = {'residuals': (1,), 'depths': (1, 2)}
+BACKBONES = {
+  'coatnet': CONVOLUTIONS | {'layout': 'CT', 'strides': (2, 2)},
+  'convnext': {'width': 32, 'depths': (1, 2), 'layer_scale': 0.1},
+  'cpvt': TOKENS | {'pool': 'gap'},
+  'cvt': STAGES | {'widths': (32, 64)},
+  'deit': TOKENS | {'head_std': 0.02},
+  'dinat': NEIGHBORS | {'dilations': (2, 1)},
+  'dinat_s': NEIGHBORS
+  | {'name': 'dinat', 'dilations': (2, 1), 'overlap': False},
+  'efficientnet': {
+    'stem_width': 16,
+    'widths': (16, 24, 40),
+    'depths': (1, 1, 2),
+    'head_width': 128,
+  },
+  'mlp_mixer': COLUMN | {'token_dim': 32, 'channel_dim': 256},
+  'mobile_former': {
+    'stem_width': 16,
+    'blocks': ((16, 2, 1), (24, 3, 2), (24, 3, 1), (48, 3, 2), (48, 3, 1)),
+    'num_tokens': 3,
+    'token_width': 32,
+    'feature_width': 128,
+  },
+  'mobilevit': MOBILE
+  | {
+    'widths': (16, 32, 48),
+    'token_widths': (48, 64),
+    'expansion': 2,
+    'feature_width': 128,
+  },
+  'mobilevit_v2': MOBILE | {'widths': (32, 64, 96)},
+  'nat': NEIGHBORS | {'name': 'dinat', 'dilations': (1, 1)},
+  'pvt': PYRAMID,
+  'pvt_v2': PYRAMID,
+  'resnet': CONVOLUTIONS | {'bottleneck': False},
+  'swin': WINDOWS | {'window_size': 3},
+  'swin_v2': WINDOWS | {'window_size': 3},
+  't2t_vit': {
+    'token_width': 32,
+    'width': 64,
+    'depth': 3,
+    'mlp_dim': 128,
+    'num_heads': 2,
+  },
+  'tnt': {
+    'patch_size': 8,
+    'word_width': 12,
+    'word_heads': 2,
+    'width': 64,
+    'num_heads': 2,
+    'depth': 3,
+  },
+  'twins_pcpvt': PYRAMID,
+  'vit': TOKENS | {'pool': 'gap'},
+}
+# Of the images, in pixels; for all others 32.
+SIZES = {'t2t_vit': 48}
+DURATION = {'digits': '60 epochs', 'cifar10': '20 epochs'}
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  """The experiment `MODEL[,data=digits][,seed=0]`."""
+  args = common.parse(arg, 'model', data='digits', seed=0)
+  name = args['model']
+  config = common.get_config()
+  config.seed = args['seed']
+  config.duration = choose(DURATION, word=args['data'], kind='data')
+  config.batch_size = 64
+  config.dtype = 'float32'  # bfloat16 is slow on a CPU
+  config.model = {
+    'name': name,
+    **choose(BACKBONES, word=name, kind='backbone'),
+  }
+  config.optim.learning_rate = 4e-3
+  config.optim.weight_decay = 0.1
+  config.optim.schedule = {'name': 'cosine', 'warmup': '10%'}
+  size = SIZES.get(name, 24)
+  config.preprocess = (op('resize', size=size, antialias=True),)
+  config.eval_every = config.checkpoint.every = '50%'
+  if args['data'] == 'digits':
+    # Enlarged, so that a digit can move by less than a pixel.
+    config.transforms = (
+      op('resize', size=size),
+      op('random_crop', size=size, pad=size // 8),
+    )
+    config.augment = ()  # a mirrored digit is another one
+    config.data.train = 'digits:train'
+    config.evals.test = common.evaluation('digits:test')
+  else:
+    config.transforms = (
+      op('random_resized_crop', size=size, area=(0.5, 1.0), antialias=True),
+    )
+    config.augment = (op('flip'),)
+    config.data.train = 'tfds:cifar10:train[:10%]'
+    config.evals.test = common.evaluation('tfds:cifar10:test')
+  return config
+
+
+def sweep(arg: str | None = None) -> list[str]:
+  """Every backbone on the data that are given."""
+  data = common.parse(arg, data='digits')['data']
+  return [f'{name},data={data}' for name in BACKBONES]

@@ -1,0 +1,29 @@
+"""Every backbone of configs/backbones.py: complete and small."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs import backbones
+from vit_jax import models
+
+every_backbone = pytest.mark.parametrize('name', backbones.BACKBONES)
+
+
+def test_no_architecture_is_left_out():
+  configs = [backbones.get_config(name) for name in backbones.BACKBONES]
+  assert {config.model.name for config in configs} == set(models.MODELS)
+
+
+@every_backbone
+def test_a_backbone_is_small_and_fits_its_images(name):
+  config = backbones.get_config(name)
+  model = models.build(**config.model, num_classes=10)
+  size = config.preprocess[0]['size']
+  image = jnp.zeros((2, size, size, 3))
+  output, variables = jax.eval_shape(
+    model.init_with_output, jax.random.key(0), image
+  )
+  assert output.logits.shape == (2, 10)
+  count = sum(x.size for x in jax.tree.leaves(variables['params']))
+  assert 20_000 < count < 250_000
