@@ -119,7 +119,7 @@ def test_a_student_that_was_stopped_resumes_bit_identically(
   # The teacher of a run that goes on need no longer be there.
   config.init.teacher = str(copy)
   with monkeypatch.context() as patch:
-    patch.setattr(train, 'check_finite', stop_at(3))
+    patch.setattr(train.metrics, 'check_finite', stop_at(3))
     with pytest.raises(KeyboardInterrupt):
       train.train(config, tmp_path / 'stopped')
   assert checkpoint.steps(tmp_path / 'stopped') == [2]
