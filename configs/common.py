@@ -39,7 +39,8 @@ def get_config() -> ml_collections.ConfigDict:
 
 
 def _set_learning(config: ml_collections.ConfigDict) -> None:
-  # models.build; `num_classes` is taken from the data if it is not given.
+  # models.build; `num_classes` is taken from the data if it is not given. For
+  # `scan` and `remat` see vit_jax/models/scan.py.
   config.model = ml_collections.ConfigDict(
     {'name': 'vit', 'variant': 'B/16', 'scan': False}
   )
