@@ -109,9 +109,18 @@ def assert_rows_close(some, others, *, rtol):
 
 def arrays(workdir, step):
   """Everything of a checkpoint: model, optimiser and step."""
-  path = workdir / 'checkpoints' / str(step)
+  trees = []
   with ocp.StandardCheckpointer() as reader:
-    trees = [reader.restore(path / item) for item in ('model', 'optimizer')]
+    for item in ('model', 'optimizer'):
+      path = workdir / 'checkpoints' / str(step) / item
+      # Not where they were: those devices are not here.
+      shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+          x.shape, x.dtype, sharding=sharding.first_device()
+        ),
+        reader.metadata(path).item_metadata.tree,
+      )
+      trees.append(reader.restore(path, shapes))
   return jax.tree.leaves_with_path(trees)
 
 
