@@ -1,4 +1,4 @@
-r"""Every backbone, small, from scratch, to see that it learns.
+r"""Every backbone learns: a small one of each, from scratch, in minutes.
 
   python -m vit_jax.main --config=configs/backbones.py:swin
   python -m vit_jax.tools.sweep configs/backbones.py:digits | sh
@@ -6,8 +6,12 @@ r"""Every backbone, small, from scratch, to see that it learns.
       --config.data.train='/my/cifar10-train.npz[:10%]' \
       --config.evals.test.data=/my/cifar10-test.npz | sh
 
-Fields are adapted to images of 32 pixels, so that a run takes one to four
-minutes on two CPU cores. The measured accuracies are in docs/notebook.md.
+Measured with seed 0 on the digits, top-1 of 360 test images in per cent: cpvt,
+resnet and vit 99.4, pvt 99.2, mlp_mixer 98.9, deit and tnt 98.1. The floors lie
+a point and more below, and above the 96.4 of logistic regression on the pixels
+(scikit-learn, C=1). The other backbones have no floor yet, and on CIFAR-10 none
+was trained; there logistic regression reaches 37.5 on a tenth of the images
+(C=0.01).
 """
 
 import ml_collections
@@ -16,8 +20,7 @@ from configs import common
 from configs.common import op
 from vit_jax.lookup import choose
 
-# A head has 32 components, as in the papers, and a map 8 x 8 positions, then
-# 4 x 4; that of a column has 4 x 4.
+# Columns see 4 x 4 patches, pyramids 6 x 6 positions and then 3 x 3.
 COLUMN = {'patch_size': 6, 'width': 64, 'depth': 3}
 TOKENS = COLUMN | {'mlp_dim': 256, 'num_heads': 2}
 STAGES = {'depths': (1, 2), 'num_heads': (1, 2)}
@@ -85,9 +88,20 @@ BACKBONES = {
   'twins_pcpvt': PYRAMID,
   'vit': TOKENS | {'pool': 'gap'},
 }
-# Of the images, in pixels; for all others 32.
-SIZES = {'t2t_vit': 48}
-DURATION = {'digits': '60 epochs', 'cifar10': '20 epochs'}
+# What a run on the digits must exceed, top-1 in per cent.
+LINEAR = 96.4
+FLOORS = {
+  'cpvt': 97.0,
+  'deit': 97.0,
+  'mlp_mixer': 97.0,
+  'pvt': 97.0,
+  'resnet': 97.0,
+  'tnt': 97.0,
+  'vit': 97.0,
+}
+# Of the images, in pixels; for all others 24.
+SIZES = {'t2t_vit': 48}  # its patches have a stride of 16
+DURATIONS = {'digits': '60 epochs', 'cifar10': '20 epochs'}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -96,7 +110,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   name = args['model']
   config = common.get_config()
   config.seed = args['seed']
-  config.duration = choose(DURATION, word=args['data'], kind='data')
+  config.duration = choose(DURATIONS, word=args['data'], kind='data')
   config.batch_size = 64
   config.dtype = 'float32'  # bfloat16 is slow on a CPU
   config.model = {

@@ -1,11 +1,14 @@
-"""Every backbone of configs/backbones.py: complete and small."""
+"""Every backbone of configs/backbones.py is small, complete, and learns."""
+
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from configs import backbones
-from vit_jax import models
+from vit_jax import metrics, models
 
 every_backbone = pytest.mark.parametrize('name', backbones.BACKBONES)
 
@@ -13,6 +16,11 @@ every_backbone = pytest.mark.parametrize('name', backbones.BACKBONES)
 def test_no_architecture_is_left_out():
   configs = [backbones.get_config(name) for name in backbones.BACKBONES]
   assert {config.model.name for config in configs} == set(models.MODELS)
+  assert backbones.FLOORS.keys() <= backbones.BACKBONES.keys()
+
+
+def test_a_floor_is_beyond_a_linear_model():
+  assert min(backbones.FLOORS.values()) > backbones.LINEAR
 
 
 @every_backbone
@@ -27,3 +35,13 @@ def test_a_backbone_is_small_and_fits_its_images(name):
   assert output.logits.shape == (2, 10)
   count = sum(x.size for x in jax.tree.leaves(variables['params']))
   assert 20_000 < count < 250_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', backbones.FLOORS)
+def test_a_backbone_learns_the_digits(name, tmp_path):
+  command = (sys.executable, '-m', 'vit_jax.main', f'--workdir={tmp_path}')
+  config = f'--config=configs/backbones.py:{name}'
+  subprocess.run([*command, config], check=True, stdout=subprocess.DEVNULL)
+  accuracy = 100 * metrics.newest(tmp_path)['test/accuracy']
+  assert accuracy > backbones.FLOORS[name]
