@@ -135,7 +135,7 @@ def exif(orientation):
   return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
   size=st.tuples(st.integers(9, 120), st.integers(9, 120)),
   corners=st.tuples(*[st.floats(0, 1)] * 4),
@@ -165,6 +165,17 @@ def test_a_part_of_a_jpeg_is_that_part_of_all_its_pixels(
   if whole[part].size:
     np.testing.assert_array_equal(np.asarray(lazy[part]), whole[part])
   np.testing.assert_array_equal(np.asarray(lazy), whole)
+
+
+@pytest.mark.parametrize('progressive', [False, True])
+def test_the_last_row_of_a_part_is_right_wherever_it_ends(
+  photograph, progressive
+):
+  image = PIL.Image.fromarray(photograph[200:264, :48])
+  data = encode(image, 'JPEG', subsampling=2, progressive=progressive)
+  whole, lazy = decode(data), read(data)
+  for bottom in range(1, 65):
+    np.testing.assert_array_equal(np.asarray(lazy[:bottom, :]), whole[:bottom])
 
 
 def test_rows_below_a_part_are_not_decoded(photograph):
