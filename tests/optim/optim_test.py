@@ -227,6 +227,18 @@ def test_three_steps_of_adam_with_decoupled_decay(name):
   np.testing.assert_allclose(scalar_run(name, GRADS), expected, rtol=1e-5)
 
 
+def test_three_steps_of_rmsprop_with_decay_as_a_part_of_the_gradient():
+  w, v, m, expected = 2.0, 1.0, 0.0, []
+  for grad in GRADS:
+    grad = grad + DECAY * w
+    v = 0.9 * v + 0.1 * grad**2
+    m = 0.8 * m + grad / np.sqrt(v + 1e-2)
+    w -= RATE * m
+    expected.append(w)
+  actual = scalar_run('rmsprop', GRADS, momentum=0.8, eps=1e-2)
+  np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
 def test_three_steps_of_lion():
   w, m, expected = 2.0, 0.0, []
   for grad in GRADS:

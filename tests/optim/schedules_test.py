@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from vit_jax.optim import schedules
 
-EXTRA = {'wsd': {'cooldown': 20}}
+EXTRA = {'exponential': {'every': 7}, 'wsd': {'cooldown': 20}}
 
 
 def make(name, **options):
@@ -64,6 +64,24 @@ def test_wsd_is_flat_between_warm_up_and_cooldown():
   np.testing.assert_allclose(
     [rate(11), rate(80), rate(90)], [0.5, 0.5, 0.25], rtol=1e-6
   )
+
+
+def test_exponential_goes_down_a_staircase_from_the_warm_up_on():
+  rate = make('exponential', every=20, factor=0.9)
+  np.testing.assert_allclose(
+    [rate(step) for step in (10, 29, 30, 49, 50, 100)],
+    [0.5, 0.5, 0.45, 0.45, 0.405, 0.5 * 0.9**4],
+    rtol=1e-6,
+  )
+
+
+@pytest.mark.parametrize(
+  ('options', 'words'),
+  [({'every': 0}, 'every=0'), ({'factor': 1.1}, 'factor=1.1')],
+)
+def test_exponential_falls_by_whole_steps(options, words):
+  with pytest.raises(ValueError, match=words):
+    make('exponential', **options)
 
 
 def test_rsqrt_has_the_rates_of_scaling_vision_transformers():

@@ -1,4 +1,4 @@
-"""LAMB and Lion against timm, for 20 steps."""
+"""LAMB, Lion and RMSProp against timm, for 20 steps."""
 
 import jax
 import jax.numpy as jnp
@@ -92,4 +92,12 @@ def test_lamb(optimizers, clip_norm, eps):
 def test_lion(optimizers, b1, b2):
   assert_close(
     ours('lion', b1=b1, b2=b2), theirs(optimizers.Lion, betas=(b1, b2))
+  )
+
+
+@pytest.mark.parametrize('momentum', [0.0, 0.9])
+def test_rmsprop(optimizers, momentum):
+  assert_close(
+    ours('rmsprop', momentum=momentum),
+    theirs(optimizers.RMSpropTF, momentum=momentum, eps=1e-3),
   )

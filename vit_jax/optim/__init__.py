@@ -98,8 +98,28 @@ def lion(
   return optax.scale_by_lion(b1, b2, mu_dtype=momentum_dtype)
 
 
-# Directions of descent, before weight decay, which is decoupled in all of
-# them: that is why adam and adamw are one.
+def rmsprop(
+  *,
+  decay: float = 0.9,
+  momentum: float = 0.9,
+  eps: float = 1e-3,
+  momentum_dtype: str | None = None,
+) -> optax.GradientTransformation:
+  """Sums of gradients over the root of their mean square, as in TensorFlow.
+
+  v = decay * v + (1 - decay) * grad^2 starts at 1, so that the first steps are
+  short, and eps stands under the root: m = momentum * m + grad / sqrt(v + eps).
+  PyTorch starts v at 0 and adds eps to the root. Different from TensorFlow: the
+  learning rate multiplies m, and not what m adds up, which is another thing
+  only where the rate changes.
+  """
+  scaled = optax.scale_by_rms(decay, eps, initial_scale=1.0, eps_in_sqrt=True)
+  summed = sgd(momentum=momentum, momentum_dtype=momentum_dtype)
+  return optax.chain(scaled, summed)
+
+
+# Directions of descent, before weight decay, which is decoupled in all but
+# `COUPLED`: that is why adam and adamw are one.
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
   'adafactor': adafactor.scale_by_adafactor,
   'adam': adam,
@@ -107,8 +127,12 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
   'lamb': lamb,
   'lion': lion,
   'muon': muon.muon,
+  'rmsprop': rmsprop,
   'sgd': sgd,
 }
+
+# Their decay is a part of the gradient, of a loss with the square of the norm.
+COUPLED = ('rmsprop',)
 
 # What can be made free of a schedule, and the momentum that this replaces.
 MOMENTUM = {'adam': 'b1', 'adamw': 'b1', 'sgd': 'momentum'}
@@ -144,7 +168,8 @@ def build(
     learning_rate: the peak.
     total_steps: the length of the run.
     schedule: `{'name': one of SCHEDULES, option: value}`; durations in steps.
-    weight_decay: relative to the learning rate.
+    weight_decay: relative to the learning rate; for those in `COUPLED`, a part
+      of the gradient.
     weight_decay_mults: pairs (regex, multiplier), see `masks.match`.
     learning_rate_mults: likewise; 0 freezes.
     layer_decay: slows down early layers, see `layerwise.multipliers`.
@@ -184,9 +209,13 @@ def build(
     by_layer = layerwise.multipliers(params, layer_decay=layer_decay)
     speeds = jax.tree.map(lambda x, y: x * y, speeds, by_layer)
 
+  descend = stages.skip(frozen, optax.chain(stages.clip(clip_norm), direction))
+  decay = stages.add_weight_decay(weight_decay, mults=decays)
+  if name in COUPLED:
+    descend, decay = optax.chain(decay, descend), optax.identity()
   tx = optax.chain(
-    stages.skip(frozen, optax.chain(stages.clip(clip_norm), direction)),
-    stages.add_weight_decay(weight_decay, mults=decays),
+    descend,
+    decay,
     stages.trust_ratio(mults=decays) if name == 'lamb' else optax.identity(),
     stages.scale(mults=speeds),
     optax.scale_by_learning_rate(rate),

@@ -43,6 +43,31 @@ def cosine(
   return _warmed_up(decay, peak, start=start, warmup=warmup)
 
 
+def exponential(
+  peak: float,
+  *,
+  total_steps: int,
+  every: int,
+  factor: float = 0.97,
+  warmup: int = 0,
+  start: float = 0.0,
+) -> Schedule:
+  """Is multiplied by `factor` after each `every` steps since the warm-up.
+
+  Down a staircase, as EfficientNet is trained (arXiv:1905.11946, section 5.2).
+  """
+  _check(total_steps=total_steps, warmup=warmup)
+  if every < 1:
+    raise ValueError(f'{every=} must be at least 1 step.')
+  if not 0 < factor <= 1:
+    raise ValueError(f'{factor=} must be above 0, and at most 1.')
+
+  def decay(step):
+    return peak * factor ** jnp.floor((step - warmup) / every)
+
+  return _warmed_up(decay, peak, start=start, warmup=warmup)
+
+
 def linear(
   peak: float,
   *,
@@ -114,6 +139,7 @@ def wsd(
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
   'constant': constant,
   'cosine': cosine,
+  'exponential': exponential,
   'linear': linear,
   'rsqrt': rsqrt,
   'wsd': wsd,
