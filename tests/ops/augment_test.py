@@ -44,6 +44,22 @@ def test_an_augmentation_depends_on_its_key_and_keeps_shape_and_type(
   assert np.any(one[:7] != one[1:8])
 
 
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_renormalising_is_normalising_otherwise(dtype):
+  rng = np.random.default_rng(0)
+  image = rng.integers(256, size=(2, 4, 5, 3), dtype=np.uint8)
+  old = {'mean': (0.4, 0.5, 0.6), 'std': (0.2, 0.25, 0.3)}
+  new = {'mean': 0.5, 'std': (0.5,)}
+  normalized = augment.normalize(image, **old).astype(dtype)
+  actual = augment.renormalize(normalized, old=old, new=new)
+  assert actual.dtype == dtype
+  np.testing.assert_allclose(
+    actual.astype(jnp.float32),
+    augment.normalize(image, **new),
+    atol=1e-6 if dtype == jnp.float32 else 2e-2,
+  )
+
+
 def test_devices_augment_their_examples_without_asking_others(photographs):
   mesh = sharding.make_mesh()
   image = np.repeat(photographs[:, ::4, ::4], 8, axis=0)

@@ -80,3 +80,35 @@ def test_the_gradient_is_the_error_of_the_probability(loss):
   squash = jax.nn.softmax if loss is SUMS[0] else jax.nn.sigmoid
   grad = jax.grad(lambda x: loss(x, labels).sum())(logits)
   np.testing.assert_allclose(grad, squash(logits) - labels, atol=1e-6)
+
+
+def test_the_divergence_has_its_closed_form_and_the_factor_of_the_temperature():
+  logits, _ = draw(5, 7)
+  target = logits[::-1]
+  p, q = (jax.nn.softmax(x / 3.0) for x in (target, logits))
+  np.testing.assert_allclose(
+    losses.kl_divergence(logits, target, temperature=3.0),
+    9 * (p * np.log(p / q)).sum(-1),
+    rtol=1e-4,
+    atol=1e-6,
+  )
+
+
+def test_at_a_high_temperature_the_divergence_is_a_square_of_centred_logits():
+  logits, _ = draw(6, 7)
+  target = logits[::-1]
+  centred = (logits - target) - (logits - target).mean(-1, keepdims=True)
+  limit = (centred**2).mean(-1) / 2
+  far = lambda temperature: np.max(
+    np.abs(
+      losses.kl_divergence(logits, target, temperature=temperature) - limit
+    )
+    / limit
+  )
+  assert far(100.0) < 0.03 < far(10.0) < far(1.0)
+
+
+def test_a_masked_mean_is_a_sum_over_a_sum_and_zero_without_examples():
+  values = jnp.array([1.0, 5.0, 9.0])
+  assert losses.masked_mean(values, jnp.array([1.0, 0.0, 1.0])) == 5
+  assert losses.masked_mean(values, jnp.zeros(3)) == 0
