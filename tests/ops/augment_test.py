@@ -47,7 +47,7 @@ def test_an_augmentation_depends_on_its_key_and_keeps_shape_and_type(
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_renormalising_is_normalising_otherwise(dtype):
   rng = np.random.default_rng(0)
-  image = rng.integers(256, size=(2, 4, 5, 3), dtype=np.uint8)
+  image = jnp.asarray(rng.integers(256, size=(2, 4, 5, 3), dtype=np.uint8))
   old = {'mean': (0.4, 0.5, 0.6), 'std': (0.2, 0.25, 0.3)}
   new = {'mean': 0.5, 'std': (0.5,)}
   normalized = augment.normalize(image, **old).astype(dtype)
