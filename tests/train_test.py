@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax import checkpoint, experiment, metrics
+from vit_jax import checkpoint, experiment, metrics, pretrained
 from vit_jax import train as train_module
 from vit_jax.train import train
 from vit_jax.trained import load
@@ -228,10 +228,11 @@ def test_a_schedule_free_run_is_loaded_by_its_average(
 def test_a_schedule_free_run_starts_from_the_checkpoint_throughout(
   schedule_free_config, monkeypatch
 ):
+  schedule_free_config.init.params = 'ones.npz'
   built = experiment.build(schedule_free_config.to_dict())
   ts = train_module.make_init(built)()
   monkeypatch.setattr(
-    train_module.pretrained,
+    pretrained,
     'initialize',
     lambda variables, **_: jax.tree.map(np.ones_like, variables),
   )
