@@ -8,7 +8,8 @@ form of the parameters into the other. Where the first blocks are of another
 kind than the rest, only the rest are scanned: `block_0`, `blocks`.
 
 In either form the backward pass may compute a part of the block again instead
-of having kept it: `remat`, one of `REMAT`.
+of having kept it: `remat`, one of `REMAT`. The memory that this saves was
+measured scanned; unrolled, XLA on a CPU undoes it.
 """
 
 import operator
