@@ -1,6 +1,6 @@
 """Images that were decoded and shrunk once: raw bytes, mapped into memory.
 
-A folder holds a folder for each split, and this two files:
+A folder holds one for each split, with two files:
 
   pixels.bin   uint8, the images one after the other, (h, w, 3) each
   index.npz    their sizes, int32 (n, 2); CRC-32 of their bytes, uint32 (n,);

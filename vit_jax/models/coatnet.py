@@ -84,7 +84,7 @@ VARIANTS = tuple(SIZES)
 
 # Fields of coatnet_0_224 and so on at timm, besides their
 # `representation_size`. The paper measured such strides, too: 82.0 % instead of
-# 81.6 for CoAtNet-0, at more cost (appendix A.2, "Stride-2 DConv2D").
+# 81.6 for CoAtNet-0, at more cost ("Stride-2 DConv2D").
 WIRING_OF_TIMM = {'stride_in': 'depthwise', 'pool': 'avg'}
 
 

@@ -153,7 +153,7 @@ class DynamicReLU(nn.Module):
 
 
 class MobileToFormer(nn.Module):
-  """The bridge from the map to the tokens (section 3.2)."""
+  """The bridge from the map to the tokens."""
 
   @nn.compact
   def __call__(
@@ -193,7 +193,7 @@ class Former(nn.Module):
 
 
 class FormerToMobile(nn.Module):
-  """The bridge from the tokens to the map (section 3.2)."""
+  """The bridge from the tokens to the map."""
 
   @nn.compact
   def __call__(
@@ -273,7 +273,7 @@ class LiteBottleneck(nn.Module):
 
 
 class Block(nn.Module):
-  """The Mobile-Former block (section 3.3).
+  """The Mobile-Former block: a bridge, both networks, a bridge back.
 
   Attributes:
     width, expansion, stride, groups: as in `MobileFormer`.
