@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import rich.table
 
 from vit_jax import metrics
 from vit_jax.tools import command, evaluate
@@ -62,6 +63,13 @@ def test_the_table_has_a_row_for_each_set(small_run, capsys):
   assert out.startswith(f'{small_run}, step 4\n')  # in one line
   for word in ('noise', 'test', 'accuracy', 'loss', 'ece', 'examples'):
     assert word in out
+
+
+def test_a_title_is_one_line_however_narrow_the_terminal(capsys, monkeypatch):
+  monkeypatch.setenv('COLUMNS', '20')
+  title = 'runs/a name with words, [step] 1,000'
+  tools.show(rich.table.Table('data'), title=title)
+  assert capsys.readouterr().out.startswith(title + '\n')
 
 
 @pytest.mark.parametrize(
