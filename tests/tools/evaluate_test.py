@@ -3,7 +3,7 @@ import json
 import pytest
 import rich.table
 
-from vit_jax import metrics
+from vit_jax import metrics, tools
 from vit_jax.tools import command, evaluate
 
 
