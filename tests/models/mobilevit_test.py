@@ -142,7 +142,12 @@ def test_drop_path_rises_over_all_transformers(monkeypatch):
 
 def test_the_parameters_start_as_the_reference_says():
   mixer = Mixer(
-    token_width=32, depth=1, drop_path=(0.0, 0.0), dropout=0.0, scan=False
+    token_width=32,
+    depth=1,
+    drop_path=(0.0, 0.0),
+    dropout=0.0,
+    scan=False,
+    remat='none',
   )
   init = functools.partial(mixer.init, train=False)
   params = jax.jit(init)(jax.random.key(0), jnp.zeros((1, 2, 2, 16)))['params']
