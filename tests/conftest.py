@@ -4,6 +4,11 @@ import os
 import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# By the environment, so that the processes that tests start have them as well.
+os.environ['JAX_COMPILATION_CACHE_DIR'] = str(
+  pathlib.Path(__file__).parent.parent / '.cache' / 'jax'
+)
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
 
 import jax
 import pytest
@@ -11,11 +16,6 @@ import pytest
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_nans', True)
-jax.config.update(
-  'jax_compilation_cache_dir',
-  str(pathlib.Path(__file__).parent.parent / '.cache' / 'jax'),
-)
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ ROOMS = {
   'sharding': BASE,
   'metrics': set(),
   'processes': set(),
+  'compiled': set(),
   'checkpoint': BASE | {'sharding'},
 }
 # Where the rooms meet.

@@ -63,7 +63,11 @@ def test_the_newest_value_of_each_metric_counts(tmp_path):
 def test_a_line_tells_step_share_time_left_and_what_matters(
   tmp_path, capsys, clock
 ):
-  with metrics.Writer(tmp_path, first_step=500, total_steps=2000) as writer:
+  with metrics.Writer(
+    tmp_path, first_step=499, total_steps=2000, began=time.monotonic()
+  ) as writer:
+    clock(1000)
+    writer.advance(500)  # compilation
     clock(50)
     writer.scalars(
       1000,
@@ -77,7 +81,9 @@ def test_a_line_tells_step_share_time_left_and_what_matters(
     )
   # 500 steps took 50 s, 1,000 are left.
   expected = '1,000/2,000  50%  eta 01:40  train/loss 0.1235  images/s 12,346'
-  assert expected in capsys.readouterr().out.splitlines()
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0].startswith('First step after 1000.0 s')
+  assert lines[1] == expected
   assert written(tmp_path)[0]['train/grad_norm'] == 5.0
 
 

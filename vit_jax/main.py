@@ -11,7 +11,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from vit_jax import metrics, processes
+from vit_jax import compiled, metrics, processes
 from vit_jax.train import train
 
 FLAGS = flags.FLAGS
@@ -100,6 +100,7 @@ def main(_):
   try:
     if FLAGS.config is None:
       raise ValueError(USAGE)
+    compiled.keep()
     processes.meet(
       coordinator=FLAGS.coordinator,
       num_processes=FLAGS.num_processes,

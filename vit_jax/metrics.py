@@ -47,12 +47,14 @@ class Writer:
     *,
     first_step: int,
     total_steps: int,
+    began: float | None = None,
     wandb_project: str = '',
     config: Mapping | None = None,
   ):
     self._first = first_step
     self._total = total_steps
-    self._began = time.monotonic()
+    self._stepped = None
+    self._began = time.monotonic() if began is None else began
     self._writes = jax.process_index() == 0
     self._wandb = None
     if not self._writes:
@@ -82,7 +84,11 @@ class Writer:
       self._wandb = _start_wandb(wandb_project, workdir, config)
 
   def advance(self, step: int):
-    """Moves the progress bar."""
+    """Moves the progress bar; says how long the first step took to come."""
+    if self._stepped is None:
+      self._stepped = time.monotonic()
+      seconds = self._stepped - self._began
+      self.message(f'First step after {seconds:.1f} s: setting up, compiling.')
     if self._writes:
       self._bar.update(step - self._bar.n)
 
@@ -116,16 +122,22 @@ class Writer:
         self._wandb.finish()
 
   def _line(self, step: int, values: Mapping[str, float]) -> str:
-    seconds = time.monotonic() - self._began
-    left = seconds / max(1, step - self._first) * (self._total - step)
     shown = '  '.join(
       f'{SHORT[name] if name in SHORT else name} {number(value)}'
       for name, value in values.items()
       if name.rpartition('/')[2] not in HIDDEN
     )
-    eta = tqdm.tqdm.format_interval(left)
     done = f'{step:>{len(f"{self._total:,}")},}/{self._total:,}'
+    eta = self._eta(step)
     return f'{done} {step / self._total:4.0%}  eta {eta}  {shown}'
+
+  def _eta(self, step: int) -> str:
+    # The first step came with all that is done once.
+    steps = step - self._first - 1
+    if self._stepped is None or not steps:
+      return '?'
+    seconds = (time.monotonic() - self._stepped) / steps
+    return tqdm.tqdm.format_interval(seconds * (self._total - step))
 
 
 class Clock:

@@ -5,6 +5,7 @@ There is one, for every model, objective and data set; it names none of them.
 
 import collections
 import pathlib
+import time
 from collections.abc import Callable, Iterator
 
 import jax
@@ -42,6 +43,7 @@ def train(
       belongs to another config, or if the loss is no longer finite.
     Terminated: if SIGTERM ended the run early; the state is saved.
   """
+  began = time.monotonic()
   workdir = pathlib.Path(workdir)
   experiment = build(config.to_dict())
   run = {
@@ -67,6 +69,7 @@ def train(
       workdir,
       first_step=int(ts.step),
       total_steps=experiment.total_steps,
+      began=began,
       wandb_project=config.wandb,
       config=config.to_dict(),
     ) as writer:

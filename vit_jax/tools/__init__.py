@@ -8,6 +8,7 @@ import rich.console
 import rich.table
 from absl import logging as absl_logging
 
+from vit_jax import compiled
 from vit_jax.trained import Trained, load, load_pretrained
 
 
@@ -15,6 +16,7 @@ def command(main: Callable[[], int | None]) -> int | str:
   """Runs a tool; a mistake of the user is one message and exit code 1."""
   absl_logging.set_verbosity(absl_logging.ERROR)
   logging.basicConfig(level=logging.WARNING, format='%(message)s')
+  compiled.keep()
   try:
     return main() or 0
   except (ValueError, OSError) as error:
