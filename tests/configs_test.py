@@ -46,8 +46,10 @@ from configs import (
   vit,
 )
 from vit_jax import durations, models, optim, train
+from vit_jax.experiment import build, dummy_batch
 from vit_jax.ops import augment
 from vit_jax.optim import masks
+from vit_jax.step import make_init, make_step
 
 CONFIGS = pathlib.Path(quickstart.__file__).parent
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'configs'
@@ -155,34 +157,16 @@ EXPERIMENTS = {
   'from_scratch:S_16': 22_122_472,
   'from_scratch:Ti_4,size=32': 5_578_216,
 }
-# These differ from others in nothing that one small step could show.
-TWINS = {
-  'augreg:B_16,cifar10',
-  'augreg:B_16,cifar100,size=224,lr=0.003,steps=2500',
-  'augreg_pretrain:R50_L_32,data=i21k',
-  'backbones:mobilevit',
-  'backbones:swin,data=cifar10,seed=1',
-  'baseline',
-  'convnext:iso_S',
-  'convnext:XL,22k',
-  'convnext:B,finetune_384,init=b.npz',
-  'convnext:XL,22k_finetune_384',
-  'cpvt:Ti_16,pool=gap,num_pegs=5',
-  'cvt:21',
-  'deit3:B_16,finetune,init=b.npz',
-  'deit3:H_14,21k',
-  'dinat:s_T',
-  'from_scratch:Ti_4,size=32',
-  'mobile_former:294M',
-  'mobilevit_v2:0.5',
-  'pvt:B2_Li',
-  'resnet:18,A3',
-  'sam:B_16',
-  'sam:Mixer_B_16',
-  'scaling:s_28',
-  'scaling_laws:paper,S_16,part=10,steps=20000',
-  'swin:T_7',
-  't2t_vit:t_24,size=384',
+# One of each kind takes its step by default, all the others in `slow`.
+QUICK = {
+  'quickstart',
+  'augreg:R26_S_32',
+  'cifar10:augment,optimizer=schedule_free',
+  'deit:S_16,distill',
+  'efficientnet:B0',
+  'sam:B_32,gsam',
+  'scaling:G_14',
+  'swin:B_16',
 }
 DIGITS = ('quickstart', 'scaling_laws:digits')
 # FILE:ARG of a sweep -> how many runs it has.
@@ -232,7 +216,7 @@ def small_model(model):
   if 'variant' in fields:
     fields = models.MODELS[name].variant(fields.pop('variant')) | fields
   small = {'width': 16, 'depth': 1, 'num_heads': 2, 'mlp_dim': 16}
-  small |= {'token_dim': 8, 'channel_dim': 16}
+  small |= {'token_dim': 8, 'channel_dim': 16, 'num_pegs': 1}
   if 'depths' in fields:
     small |= {'depths': (1,), 'num_heads': (2,), 'dilations': (1,)}
     small |= {'widths': (16,), 'mlp_ratios': (2,), 'reductions': (1,)}
@@ -261,8 +245,10 @@ def shrink(config, images):
     config.optim.schedule[key] = '0 steps'
   if 'sam' in config.optim:
     config.optim.sam.group_size = 4
+  if 'learning_rate_mults' in config.optim:
+    del config.optim.learning_rate_mults  # names blocks that are not there
   config.loader.num_threads = 0
-  # They compile for long; a test of their own traces them all.
+  # They take long; a test of their own traces them all.
   config.augment = [op for op in config.augment if op['name'] == 'flip']
   if config.data.train.startswith('digits'):
     return
@@ -350,8 +336,27 @@ def test_every_augmentation_can_be_applied():
     assert out.shape == image.shape and out.dtype == jnp.float32
 
 
+@every_experiment
+def test_a_step_can_be_traced(name, images):
+  config = get_config(name)
+  shrink(config, images)
+  experiment = build(config.to_dict())
+  ts = jax.eval_shape(make_init(experiment))
+  batch = {
+    key: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype)
+    for key, x in dummy_batch(experiment.image_shape).items()
+  }
+  after, scalars = jax.eval_shape(make_step(experiment), ts, batch)
+  assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, ts)
+  assert scalars['loss'].shape == ()
+
+
 @pytest.mark.parametrize(
-  'name', [name for name in EXPERIMENTS if name not in TWINS]
+  'name',
+  [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in EXPERIMENTS
+  ],
 )
 def test_one_step_is_taken_and_judged(name, images, tmp_path, monkeypatch):
   # Slow from eight devices, and the same for all.
