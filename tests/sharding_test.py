@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import jax
@@ -62,6 +63,51 @@ def test_a_mesh_that_does_not_fit_names_the_number_of_devices(axes):
 
 def test_a_mesh_takes_the_devices_that_it_is_given():
   assert sharding.make_mesh(devices=jax.devices()[:3]).size == 3
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeDevice:
+  id: int
+  slice_index: int
+  process_index: int = 0
+  platform: str = 'gpu'
+  device_kind: str = 'none'
+
+
+def slices_along(axes, *, slices, devices=8):
+  """How many slices the devices of each line along an axis belong to."""
+  fakes = [FakeDevice(i, i * slices // devices) for i in range(devices)]
+  mesh = sharding.make_mesh(devices=fakes, **axes)
+  index = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+  return {
+    name: max(
+      len(set(line))
+      for line in np.moveaxis(index, axis, -1).reshape(-1, index.shape[axis])
+    )
+    for axis, name in enumerate(sharding.AXES)
+  }
+
+
+@pytest.mark.parametrize(
+  ('axes', 'slices', 'across'),
+  [
+    ({}, 2, (2, 1, 1)),
+    ({'data': 2, 'fsdp': -1}, 2, (2, 1, 1)),
+    ({'data': 2, 'fsdp': 2, 'tensor': 2}, 2, (2, 1, 1)),
+    ({'data': 2, 'fsdp': 2, 'tensor': 2}, 4, (2, 2, 1)),
+    ({'data': 1, 'fsdp': -1}, 2, (1, 2, 1)),
+    ({'data': 4, 'tensor': 2}, 2, (2, 1, 1)),
+  ],
+)
+def test_slices_are_crossed_by_data_first_and_tensor_last(axes, slices, across):
+  found = slices_along(axes, slices=slices)
+  assert tuple(found.values()) == across
+
+
+def test_a_mesh_that_does_not_split_over_slices_says_what_would():
+  message = 'data=1, fsdp=6, .* over 4 slices .*data a multiple of 4'
+  with pytest.raises(ValueError, match=message):
+    slices_along({'data': 1, 'fsdp': 6}, slices=4, devices=6)
 
 
 @pytest.mark.parametrize(

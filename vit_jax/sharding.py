@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import (
   AxisType,
   Mesh,
@@ -45,12 +46,18 @@ def make_mesh(
   data: int = -1,
   fsdp: int = 1,
   tensor: int = 1,
-  devices: Sequence[jax.Device] | None = None,
+  devices: Sequence[Any] | None = None,
 ) -> Mesh:
   """Returns a mesh over all devices; one axis may be -1, "whatever is left".
 
+  Where the devices are in slices, such as the GPUs of several hosts or the
+  parts of a multislice TPU, within which they talk to each other much faster
+  than across, neighbours on an axis stay in one slice as far as possible: the
+  slices are spread over `data` first, `tensor` last.
+
   Raises:
-    ValueError: if the axes do not multiply to the number of devices.
+    ValueError: if the axes do not multiply to the number of devices, or do not
+      split over the slices.
   """
   devices = jax.devices() if devices is None else devices
   shape = [data, fsdp, tensor]
@@ -61,9 +68,33 @@ def make_mesh(
       f'A mesh of {data=}, {fsdp=}, {tensor=} does not multiply to the '
       f'{len(devices)} devices here; leave one of the axes at -1.'
     )
-  # jax.make_mesh makes Explicit axes by default, which linen does not know.
-  return jax.make_mesh(
-    tuple(shape), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+  # By default axes are Explicit, which linen does not know.
+  types = (AxisType.Auto,) * len(AXES)
+  # CPUs of a lone process have no slice.
+  slices = len({getattr(device, 'slice_index', 0) for device in devices})
+  if slices == 1:
+    return jax.make_mesh(tuple(shape), AXES, axis_types=types, devices=devices)
+  grid = _across_slices(shape, devices, slices=slices)
+  return Mesh(grid, AXES, axis_types=types)
+
+
+def _across_slices(
+  shape: Sequence[int], devices: Sequence[Any], *, slices: int
+) -> np.ndarray:
+  """Devices in this shape, those of a slice next to each other."""
+  inside, across, left = [], [], slices
+  for size in shape:
+    across.append(math.gcd(size, left))
+    inside.append(size // across[-1])
+    left //= across[-1]
+  if left > 1:
+    axes = ', '.join(f'{k}={n}' for k, n in zip(AXES, shape, strict=True))
+    raise ValueError(
+      f'A mesh of {axes} does not split over {slices} slices of devices: make '
+      f'config.mesh.data a multiple of {slices}.'
+    )
+  return mesh_utils.create_hybrid_device_mesh(
+    inside, across, devices, allow_split_physical_axes=True
   )
 
 
