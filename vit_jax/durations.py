@@ -46,6 +46,8 @@ def steps(
   else:
     examples = {'step': batch_size, 'epoch': num_examples, 'example': 1}[unit]
     exact = number * examples / batch_size
+  if math.isinf(exact):
+    raise ValueError(f'{duration!r} is beyond all numbers.')
   # 1e-9: 1.1 * 100 examples must not become one step more by rounding.
   return math.ceil(exact - 1e-9)
 

@@ -1,6 +1,8 @@
 """Images in memory: arrays, .npz files, and the digits of scikit-learn."""
 
 import dataclasses
+import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +11,9 @@ import numpy as np
 from vit_jax.data import files
 
 NUM_TEST_DIGITS = 360
+ARRAYS = ('image', 'label', 'class_names')  # of an .npz file
+# So many classes without a name are a label that is damaged.
+MAX_UNNAMED = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,16 +115,33 @@ def digits(split: str) -> Arrays:
 
 
 def npz(path: str, *, class_names: Sequence[str] | None) -> Arrays:
-  """Reads the arrays `image`, `label` and, if there, `class_names`."""
-  with np.load(files.existing(path), allow_pickle=False) as file:
-    if not {'image', 'label'} <= set(file.files):
-      raise ValueError(
-        f"{path} needs the arrays 'image' and 'label', but holds {file.files}."
-      )
-    image, labels = file['image'], file['label']
-    if 'class_names' in file.files:
-      class_names = tuple(str(name) for name in file['class_names'])
+  """Reads the arrays `image`, `label` and, if there, `class_names`.
+
+  Raises:
+    ValueError: if the file is damaged, or holds something else.
+  """
+  try:
+    with np.load(files.existing(path), allow_pickle=False) as file:
+      found = {name: file[name] for name in ARRAYS if name in file.files}
+      there = file.files
+  except (zipfile.BadZipFile, zlib.error, EOFError, AttributeError) as error:
+    # NumPy gives an array, which has no `files`, for an .npy file.
+    raise ValueError(f'{path} is damaged, or no .npz file: {error}') from error
+  if not {'image', 'label'} <= found.keys():
+    raise ValueError(
+      f"{path} needs the arrays 'image' and 'label', but holds {there}."
+    )
+  image, labels = found['image'], found['label']
+  if 'class_names' in found:
+    class_names = tuple(
+      str(name) for name in np.atleast_1d(found['class_names'])
+    )
   if class_names is None:
     largest = int(labels.max()) if labels.size else 0
+    if largest >= MAX_UNNAMED:
+      raise ValueError(
+        f'{path} has a label {largest}, which makes as many classes: if that '
+        "is meant, name them in an array 'class_names'."
+      )
     class_names = tuple(str(label) for label in range(largest + 1))
   return Arrays(image, labels, tuple(class_names), path)

@@ -121,13 +121,17 @@ def labels_csv(path: str, *, class_names: Sequence[str] | None = None) -> Files:
   """
   with existing(path).open(newline='', encoding='utf-8-sig') as file:
     reader = csv.DictReader(file)
-    columns = [name.strip() for name in reader.fieldnames or ()]
-    if not {'path', 'label'} <= set(columns):
-      raise ValueError(
-        f"{path} needs the header 'path,label', but begins with {columns}."
-      )
-    reader.fieldnames = columns
-    rows = [(row['path'], row['label']) for row in reader]
+    try:
+      columns = [name.strip() for name in reader.fieldnames or ()]
+      reader.fieldnames = columns
+      table = list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+      raise ValueError(f'{path} is no CSV file in UTF-8: {error}') from error
+  if not {'path', 'label'} <= set(columns):
+    raise ValueError(
+      f"{path} needs the header 'path,label', but begins with {columns}."
+    )
+  rows = [(row['path'], row['label']) for row in table]
   base = pathlib.Path(path).parent
   paths, texts = [], []
   for number, (name, label) in enumerate(rows, start=1):
