@@ -63,3 +63,8 @@ def test_resolve_leaves_everything_else_alone():
   changed = {'warmup': 20, 'nested': {'every': 63, 'best': 'test/accuracy'}}
   assert resolved == tree | changed
   assert tree['warmup'] == '10%'
+
+
+def test_a_number_beyond_all_numbers_is_an_error():
+  with pytest.raises(ValueError, match="'1e999 steps' is beyond"):
+    durations.steps('1e999 steps', batch_size=8, num_examples=10)

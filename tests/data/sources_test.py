@@ -247,6 +247,36 @@ def test_an_npz_file_holds_images_labels_and_perhaps_names(tmp_path):
     data.open(path)
 
 
+def test_a_damaged_npz_file_is_a_clear_error(tmp_path):
+  path = tmp_path / 'd.npz'
+  np.savez(path, image=np.zeros((2, 4, 4), np.uint8), label=[0, 2**40])
+  with pytest.raises(ValueError, match="label 1099511627776.*'class_names'"):
+    data.open(str(path))
+  whole = path.read_bytes()
+  for content in (
+    whole[:-30],
+    b'PK\x03\x04',
+    whole.replace(b'NUMPY', b'NUMBY'),
+  ):
+    path.write_bytes(content)
+    with pytest.raises(ValueError):
+      data.open(str(path))
+  np.save(path.with_suffix('.npy'), np.zeros(3))
+  path.with_suffix('.npy').rename(path)
+  with pytest.raises(ValueError, match='no .npz file'):
+    data.open(str(path))
+
+
+@pytest.mark.parametrize(
+  'content', [b'path,label\n"' + b'x' * 200_000, b'path,label\n\xff\xfe,1\n']
+)
+def test_what_is_no_table_is_a_clear_error(tmp_path, content):
+  path = tmp_path / 'l.csv'
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match='no CSV file in UTF-8'):
+    data.open(str(path))
+
+
 @pytest.mark.parametrize(
   'image,label,message',
   [

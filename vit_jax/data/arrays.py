@@ -120,13 +120,15 @@ def npz(path: str, *, class_names: Sequence[str] | None) -> Arrays:
   Raises:
     ValueError: if the file is damaged, or holds something else.
   """
+  whole = files.existing(path)
+  if not zipfile.is_zipfile(whole):
+    raise ValueError(f'{path} is damaged, or no .npz file, which are zipped.')
   try:
-    with np.load(files.existing(path), allow_pickle=False) as file:
+    with np.load(whole, allow_pickle=False) as file:
       found = {name: file[name] for name in ARRAYS if name in file.files}
       there = file.files
-  except (zipfile.BadZipFile, zlib.error, EOFError, AttributeError) as error:
-    # NumPy gives an array, which has no `files`, for an .npy file.
-    raise ValueError(f'{path} is damaged, or no .npz file: {error}') from error
+  except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    raise ValueError(f'{path} is damaged: {error}') from error
   if not {'image', 'label'} <= found.keys():
     raise ValueError(
       f"{path} needs the arrays 'image' and 'label', but holds {there}."
