@@ -28,15 +28,18 @@ ROOMS = {
   'evaluators': BASE,
   'pretrained': BASE,
   'sharding': BASE,
-  'metrics': set(),
+  'chips': set(),
+  'hlo': set(),
+  'keys': {'data', 'lookup', 'sharding'},
+  'metrics': {'chips'},
   'processes': set(),
   'compiled': set(),
   'checkpoint': BASE | {'sharding'},
 }
 # Where the rooms meet.
 MEETING = {
-  *('experiment', 'trained', 'step', 'feed', 'initialize', 'train', 'main'),
-  'tools',
+  *('experiment', 'trained', 'step', 'feed', 'initialize', 'memory', 'train'),
+  *('main', 'tools'),
 }
 
 

@@ -1,6 +1,8 @@
+import contextlib
 import dataclasses
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,8 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from vit_jax import models, sharding
+from configs import quickstart
+from vit_jax import experiment, hlo, memory, models, sharding
 
 VIT = dict(
   patch_size=4, width=16, depth=2, mlp_dim=32, num_heads=2, num_classes=3
@@ -248,3 +251,51 @@ def test_parts_of_a_batch_are_computed_where_they_are(count, parts):
 
   expected = 1000 + np.arange(12 * count).reshape(parts, -1).sum(1)
   np.testing.assert_array_equal(sums(rows), expected)
+
+
+def sent(batch_size, mesh):
+  """What a step of a small ViT sends, in bytes, but for numbers alone."""
+  config = quickstart.get_config()
+  config.batch_size = batch_size
+  config.augment = ()
+  config.checkpoint.best = ''
+  config.evals = {}
+  config.mesh = mesh
+  config.data.train = 'digits:train[:256]'
+  config.model.update({'width': 64, 'depth': 2, 'mlp_dim': 128, 'scan': True})
+  program = memory.compile_step(experiment.build(config.to_dict())).program
+  return sum(hlo.traffic(program.as_text()).sent.values())
+
+
+def test_fsdp_moves_parameters_and_not_the_batch(monkeypatch):
+  mesh = {'data': 2, 'fsdp': 4}
+  few, many = (sent(size, mesh) for size in (16, 128))
+  assert many == pytest.approx(few, rel=0.01)
+  # Left alone, XLA gathers the batch.
+  leave = lambda batch_size, mesh: contextlib.nullcontext()
+  monkeypatch.setattr(sharding, 'keep_batch_split', leave)
+  assert sent(128, mesh) > 2 * many
+
+
+def test_without_fsdp_nothing_is_stated_about_the_batch():
+  def loss(image):
+    with sharding.keep_batch_split(8, sharding.make_mesh()):
+      return nn.Dense(4).init_with_output(jax.random.key(0), image)[0]
+
+  text = str(jax.make_jaxpr(loss)(jnp.zeros((8, 3))))
+  assert 'sharding_constraint' not in text
+
+
+def test_only_what_has_the_rows_of_the_batch_is_stated_to_be_split():
+  class Rows(nn.Module):
+    def __call__(self, image):
+      table = jnp.zeros((3, 5))
+      windows = jnp.repeat(image, 2, axis=0)
+      return image, windows, table, jnp.float32(0), None, 7
+
+  def loss(image):
+    with sharding.keep_batch_split(8, sharding.make_mesh(fsdp=4)):
+      return Rows().apply({}, image)[:4]
+
+  text = str(jax.make_jaxpr(loss)(jnp.zeros((8, 3))))
+  assert text.count('sharding_constraint[') == 2

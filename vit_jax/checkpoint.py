@@ -34,6 +34,7 @@ FREE = (
   'config.eval_batch_size',
   'config.loader',
   'config.log_every',
+  'config.memory_gib',
   'config.mesh',
   'config.model.scan',
   'config.wandb',

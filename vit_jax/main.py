@@ -4,6 +4,7 @@ import logging
 import pathlib
 import signal
 import sys
+from collections.abc import Sequence
 
 import jax
 import ml_collections
@@ -16,16 +17,17 @@ from vit_jax.train import train
 
 FLAGS = flags.FLAGS
 
-config_flags.DEFINE_config_file(
-  'config',
-  None,
-  'The experiment, such as configs/augreg.py:B_16. Any value of it can be '
-  'changed: --config.batch_size=256.',
+CONFIG_FLAG = {
+  'name': 'config',
+  'default': None,
+  'help_string': 'The experiment, such as configs/augreg.py:B_16. Any value of '
+  'it can be changed: --config.batch_size=256.',
   # Options that the config does not mention may be given as well, such as
   # --config.model.drop_path=0.1; `experiment` refuses those that do not exist.
-  lock_config=False,
-  accept_new_attributes=True,
-)
+  'lock_config': False,
+  'accept_new_attributes': True,
+}
+config_flags.DEFINE_config_file(**CONFIG_FLAG)
 flags.DEFINE_string(
   'workdir',
   None,
@@ -50,6 +52,8 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_bool('traceback', False, 'Show the whole stack of an error.')
 
+# What parsing may raise: a config file is code.
+FLAG_ERRORS = (flags.Error, ValueError, AttributeError, KeyError, OSError)
 # As of a process that SIGTERM ended, for those who start it again.
 TERMINATED = 128 + signal.SIGTERM
 
@@ -67,6 +71,28 @@ def default_workdir(config_file: str) -> pathlib.Path:
   path, _, arg = config_file.partition(':')
   name = '_'.join(filter(None, [pathlib.Path(path).stem, arg]))
   return pathlib.Path('runs') / name.replace('/', '_').replace(',', '_')
+
+
+def read_config(words: Sequence[str]) -> ml_collections.ConfigDict:
+  """The config of `--config=FILE.py:ARG --config.key=value ...`, for a tool.
+
+  Raises:
+    ValueError: if the file, its argument or a flag is wrong; in one message.
+  """
+  values = flags.FlagValues()
+  argv = ['', *words]
+  config_flags.DEFINE_config_file(
+    **CONFIG_FLAG, flag_values=values, sys_argv=argv
+  )
+  try:
+    unused = values(argv)[1:]
+  except FLAG_ERRORS as error:
+    raise ValueError(str(_cause(error))) from error
+  if unused or values['config'].value is None:
+    raise ValueError(
+      f'{unused[0]!r} is no flag.' if unused else 'Give --config=FILE.py:ARG.'
+    )
+  return values['config'].value
 
 
 def summary(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
@@ -126,14 +152,17 @@ def _parse(argv: list[str]) -> list[str]:
   """Parses the flags; what is wrong in a config is a message, not a stack."""
   try:
     return FLAGS(argv)
-  except (flags.Error, ValueError, AttributeError, KeyError, OSError) as error:
+  except FLAG_ERRORS as error:
     if '--traceback' in argv:
       raise
-    cause: BaseException = error
-    # An error in a config file comes with its whole stack in its text.
-    while 'Traceback' in str(cause) and cause.__context__:
-      cause = cause.__context__
-    sys.exit(f'Error: {cause}')
+    sys.exit(f'Error: {_cause(error)}')
+
+
+def _cause(error: BaseException) -> BaseException:
+  """An error in a config file comes with its whole stack in its text."""
+  while 'Traceback' in str(error) and error.__context__:
+    error = error.__context__
+  return error
 
 
 if __name__ == '__main__':

@@ -10,28 +10,13 @@ from collections.abc import Mapping
 import jax
 import tqdm
 
-# Dense bfloat16 peak of one device, FLOP/s, from the vendors' data sheets.
-# A device of TPU v2 and v3 is a core, half a chip; from v4 on it is a chip.
-PEAK_FLOPS = {
-  'TPU v2': 22.5e12,
-  'TPU v3': 61.5e12,
-  'TPU v4': 275e12,
-  'TPU v5 lite': 197e12,
-  'TPU v5e': 197e12,
-  'TPU v5': 459e12,
-  'TPU v5p': 459e12,
-  'TPU v6 lite': 918e12,
-  'TPU v6e': 918e12,
-  'A100': 312e12,
-  'H100': 989e12,
-  'H200': 989e12,
-}
+from vit_jax import chips
 
 
 def peak_flops(device_kind: str) -> float | None:
   """Returns a device's dense bfloat16 peak in FLOP/s, None if not known."""
-  names = [name for name in PEAK_FLOPS if name in device_kind]
-  return PEAK_FLOPS[max(names, key=len)] if names else None
+  chip = chips.find(device_kind)
+  return chip.peak_flops if chip else None
 
 
 class Writer:

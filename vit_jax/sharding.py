@@ -7,12 +7,14 @@ units are split). Nothing outside this file imports `jax.sharding`.
 """
 
 import collections
+import contextlib
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
@@ -68,14 +70,17 @@ def make_mesh(
       f'A mesh of {data=}, {fsdp=}, {tensor=} does not multiply to the '
       f'{len(devices)} devices here; leave one of the axes at -1.'
     )
-  # By default axes are Explicit, which linen does not know.
-  types = (AxisType.Auto,) * len(AXES)
   # CPUs of a lone process have no slice.
   slices = len({getattr(device, 'slice_index', 0) for device in devices})
   if slices == 1:
-    return jax.make_mesh(tuple(shape), AXES, axis_types=types, devices=devices)
-  grid = _across_slices(shape, devices, slices=slices)
-  return Mesh(grid, AXES, axis_types=types)
+    # jax.make_mesh would refuse fsdp=128 on a torus of 8 x 8 x 8 chips.
+    grid = mesh_utils.create_device_mesh(
+      shape, devices, allow_split_physical_axes=True
+    )
+  else:
+    grid = _across_slices(shape, devices, slices=slices)
+  # By default axes are Explicit, which linen does not know.
+  return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def _across_slices(
@@ -200,6 +205,42 @@ def put(batch: Batch, mesh: Mesh) -> Batch:
     )
     for key, value in batch.items()
   }
+
+
+@contextlib.contextmanager
+def keep_batch_split(batch_size: int, mesh: Mesh) -> Iterator[None]:
+  """Inside, what modules return stays split over the devices as the batch is.
+
+  Where a batch and a kernel are split over one axis, XLA may move either. Left
+  alone it gathers the batch of a large model, and each device computes a part
+  of the kernel for all images: G/14 then sends 1.7 TB a step (docs/plan.md).
+  With `fsdp` of one device there is nothing to state.
+
+  Args:
+    batch_size: of what the modules see, over all devices.
+    mesh: of the batch.
+  """
+  if mesh.shape['fsdp'] == 1:
+    yield
+    return
+
+  def constrain(x):
+    # Windows and views of an image are as many rows next to each other.
+    is_batched = isinstance(x, jax.Array) and x.ndim
+    if not is_batched or x.shape[0] % batch_size:
+      return x
+    free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+    spec = PartitionSpec(('data', 'fsdp'), *free)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+  def intercept(method, args, kwargs, context):
+    returned = method(*args, **kwargs)
+    if context.method_name != '__call__':
+      return returned
+    return jax.tree.map(constrain, returned)
+
+  with nn.intercept_methods(intercept):
+    yield
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

@@ -2,9 +2,11 @@
 
 This is the only place where anything is differentiated. It names no model, no
 loss and no data set: it sees an objective and an optimiser, both pure
-functions, and a batch of uint8 images. `train.py` jits it over the mesh.
+functions, and a batch of uint8 images. `jit_step` puts it over the mesh.
 """
 
+import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ from vit_jax.optim.sam import GradFn, sharpness_aware
 from vit_jax.types import Batch, Params, State
 
 Metrics = dict[str, jax.Array]
+Step = Callable[['TrainState', Batch], tuple['TrainState', Metrics]]
 
 
 class TrainState(NamedTuple):
@@ -63,9 +66,23 @@ def make_init(experiment: Experiment) -> Callable[[], TrainState]:
   return init
 
 
-def make_step(
-  experiment: Experiment,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+def jit_step(experiment: Experiment, ts: TrainState) -> Any:
+  """A step whose new state lies where the old one did, and takes its place.
+
+  Args:
+    experiment: what is trained.
+    ts: arrays, or shapes with shardings.
+
+  Returns:
+    What `jax.jit` makes of a `Step`.
+  """
+  place = jax.tree.map(lambda x: x.sharding, ts)
+  return jax.jit(
+    make_step(experiment), donate_argnums=0, out_shardings=(place, None)
+  )
+
+
+def make_step(experiment: Experiment) -> Step:
   """Returns (TrainState, uint8 batch) -> (TrainState, metrics), pure.
 
   Raises:
@@ -73,9 +90,16 @@ def make_step(
   """
   config, objective = experiment.config, experiment.objective
   optimizer = experiment.optimizer
+  assert config['accumulate'] >= 1, 'see memory.settle'
   augment_image = augment.pipeline(config['augment'], **config['normalize'])
   image = dummy_batch(experiment.image_shape)['image']
   jax.eval_shape(augment_image, jax.random.key(0), image)
+  keep_split = functools.partial(
+    sharding.keep_batch_split, mesh=experiment.mesh
+  )
+  if optimizer.sam and optimizer.sam.group_size is not None:
+    # Each device computes its groups by itself, see `in_groups`.
+    keep_split = contextlib.nullcontext
 
   def loss_fn(params, state, batch, rng):
     augment_rng, rng = jax.random.split(rng)
@@ -83,7 +107,9 @@ def make_step(
     # The only decision on dtype: activations follow it, the parameters that
     # the optimiser moves stay float32.
     params, image = cast((params, image), config['dtype'])
-    return objective.loss(params, state, {**batch, 'image': image}, rng)
+    batch = {**batch, 'image': image}
+    with keep_split(len(image)):
+      return objective.loss(params, state, batch, rng)
 
   def gradients(ts, batch, rng):
     grad_fn = jax.grad(loss_fn, has_aux=True)

@@ -6,19 +6,17 @@ There is one, for every model, objective and data set; it names none of them.
 import collections
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import ml_collections
 
-from vit_jax import checkpoint, feed, metrics, processes, sharding
+from vit_jax import checkpoint, feed, memory, metrics, processes, sharding
 from vit_jax.experiment import Experiment, build
 from vit_jax.initialize import initialize
 from vit_jax.models import scan
-from vit_jax.step import Metrics, TrainState, make_init, make_step
+from vit_jax.step import Step, TrainState, jit_step, make_init
 from vit_jax.types import Batch
-
-Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 # How many steps the host may be ahead of the device: enough to hide its work,
 # few enough that batches do not pile up.
@@ -46,12 +44,16 @@ def train(
   began = time.monotonic()
   workdir = pathlib.Path(workdir)
   experiment = build(config.to_dict())
+  processes.check_shared(workdir)
+  experiment, step = memory.settle(experiment, runs=(workdir, config.init.run))
   run = {
-    'config': config.to_dict(),
+    'config': {
+      **config.to_dict(),
+      'accumulate': experiment.config['accumulate'],
+    },
     'class_names': experiment.source.class_names,
     'image_shape': experiment.image_shape,
   }
-  processes.check_shared(workdir)
   checkpoint.check_run(workdir, **run)
   if config.init.run:
     checkpoint.branch(
@@ -62,7 +64,7 @@ def train(
   with checkpoint.Checkpoints(workdir, **options) as checkpoints:
     ts = restore_or_init(experiment, checkpoints)
     batches = feed.batches(experiment, first_step=int(ts.step))
-    train_step = jit_step(experiment, ts)
+    train_step = step or jit_step(experiment, ts)
     # Not before all that can be wrong was found: the directory stays free.
     checkpoint.write_run(workdir, **run)
     with metrics.Writer(
@@ -75,14 +77,6 @@ def train(
     ) as writer:
       loop(experiment, ts, train_step, batches, checkpoints, writer)
   return metrics.newest(workdir)
-
-
-def jit_step(experiment: Experiment, ts: TrainState) -> Step:
-  """A step whose new state lies where the old one did, and takes its place."""
-  place = jax.tree.map(lambda x: x.sharding, ts)
-  return jax.jit(
-    make_step(experiment), donate_argnums=0, out_shardings=(place, None)
-  )
 
 
 def loop(
