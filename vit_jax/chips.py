@@ -21,14 +21,14 @@ class Chip(NamedTuple):
   """
 
   peak_flops: float
-  memory: float | None = None
+  memory: int | None = None
   memory_bandwidth: float | None = None
   link_bandwidth: float | None = None
 
 
-_V5E = Chip(197e12, 16e9, 819e9, 200e9)
+_V5E = Chip(197e12, 16 * 10**9, 819e9, 200e9)
 _V5P = Chip(459e12, 95 * 2**30, 2765e9, 600e9)
-_V6E = Chip(918e12, 32e9, 1640e9, 400e9)
+_V6E = Chip(918e12, 32 * 10**9, 1640e9, 400e9)
 # By what jax calls them, or a part of it. A device of TPU v2 and v3 is a core,
 # half a chip; from v4 on it is a chip.
 CHIPS = {
@@ -42,8 +42,8 @@ CHIPS = {
   'TPU v6 lite': _V6E,
   'TPU v6e': _V6E,
   'A100': Chip(312e12),
-  'H100': Chip(989e12, 80e9, 3.35e12, 450e9),
-  'H200': Chip(989e12, 141e9, 4.8e12, 450e9),
+  'H100': Chip(989e12, 80 * 10**9, 3.35e12, 450e9),
+  'H200': Chip(989e12, 141 * 10**9, 4.8e12, 450e9),
 }
 
 

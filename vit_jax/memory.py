@@ -117,7 +117,7 @@ def usage(compiled: Compiled) -> Usage:
   )
 
 
-def budget(memory_gib: float | None, devices: Sequence[jax.Device]) -> int:
+def budget(memory_gib: float | None, devices: Sequence[Any]) -> int:
   """Bytes that a step may take on each device, the same in all processes.
 
   Args:

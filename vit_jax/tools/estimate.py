@@ -35,7 +35,7 @@ class Plan(NamedTuple):
   model_flops: float
   traffic: hlo.Traffic
   usage: memory.Usage | None
-  limit: float | None
+  limit: int | None
   seconds: float
   refusal: str = ''
 
@@ -107,7 +107,7 @@ def build(
   return experiment.build(config, devices=devices, source=source)
 
 
-def estimate(built: experiment.Experiment, *, limit: float | None) -> Plan:
+def estimate(built: experiment.Experiment, *, limit: int | None) -> Plan:
   """Compiles a step and reads what it takes.
 
   Args:
@@ -147,7 +147,7 @@ def estimate(built: experiment.Experiment, *, limit: float | None) -> Plan:
 
 def memory_limit(
   device: jax.Device, chip: chips.Chip | None, *, here: bool
-) -> float | None:
+) -> int | None:
   """Bytes of a device: what it says, or what its vendor says."""
   stats = device.memory_stats() if here else None
   if stats:

@@ -157,7 +157,7 @@ def search(
   config: dict[str, Any],
   *,
   chip: chips.Chip | None,
-  limit: float,
+  limit: int,
   **given: Any,
 ) -> list[Plan]:
   """The plans that fit, the fastest first; says what it tries.
@@ -265,7 +265,7 @@ def run(argv: Sequence[str] | None = None) -> int:
   chip = chips.find(devices[0].device_kind)
   limit = memory_limit(devices[0], chip, here=not args.topology)
   if config['memory_gib'] is not None:
-    limit = config['memory_gib'] * memory.GIB
+    limit = int(config['memory_gib'] * memory.GIB)
   given = {'devices': devices, 'num_classes': args.num_classes}
   name = words[0].partition('=')[2]
   if limit is None and (args.search or config['accumulate'] == memory.AUTO):
@@ -279,7 +279,7 @@ def run(argv: Sequence[str] | None = None) -> int:
   else:
     built = build(config, **given)
     if built.config['accumulate'] == memory.AUTO:
-      built, _ = memory.fit(built, limit=int(limit))
+      built, _ = memory.fit(built, limit=limit)
     found = estimate(built, limit=limit)
   show(report(found, chip), title=title(name, devices, found))
   return 0 if found.fits else 1
