@@ -10,6 +10,10 @@ The paper trains on JFT-3B, which is private: give your own data by
 `config.data.train`; ImageNet-1k stands in. On JFT-3B, G_14 reaches 90.45 % on
 ImageNet after fine-tuning (abstract), on 2,048 TPU v3 cores.
 
+Whether a slice of a TPU pod holds g_14 and G_14, and with which mesh, is told
+by vit_jax/tools/plan.py, see docs/plan.md: on 512 chips of v4, for instance,
+`--config.batch_size=4096 --config.mesh.data=8 --config.mesh.fsdp=64`.
+
 The rate falls with the root of time, so that one run serves for all durations:
 each of them needs its own cooldown only, from a checkpoint of the long run
 (section 3.5). Run it with `--config.checkpoint.keep=100`, then, in a workdir of
