@@ -138,7 +138,7 @@ MEANING = {
 }
 
 
-def gib(size: float) -> str:
+def gib(size: int) -> str:
   """Bytes for people."""
   return f'{size / 2**30:.3g} GiB'
 
