@@ -30,7 +30,10 @@ ROOMS = {
   'sharding': BASE,
   'metrics': set(),
   'processes': set(),
-  'checkpoint': BASE | {'sharding'},
+  'divergence': set(),
+  'integrity': {'divergence'},
+  'checkpoint': BASE | {'sharding', 'divergence', 'integrity'},
+  'keys': BASE | {'data', 'divergence', 'sharding'},
 }
 # Where the rooms meet.
 MEETING = {

@@ -17,12 +17,12 @@ from vit_jax import (
   data,
   durations,
   evaluators,
+  keys,
   models,
   objectives,
   optim,
   sharding,
 )
-from vit_jax.lookup import unknown
 from vit_jax.ops import augment, flops
 from vit_jax.ops.precision import cast
 from vit_jax.types import Batch, Objective, Output, Params, State
@@ -31,34 +31,6 @@ logger = logging.getLogger(__name__)
 
 Config = Mapping[str, Any]
 Predict = Callable[[Params, State, Batch], Output]
-
-
-# Every key that a config has; configs/common.py says what they mean.
-KEYS = (
-  *('seed', 'duration', 'batch_size', 'accumulate', 'dtype', 'ema', 'model'),
-  *('objective', 'optim', 'init', 'data', 'loader', 'transforms', 'preprocess'),
-  *('augment', 'normalize', 'evals', 'eval_batch_size', 'eval_every'),
-  *('log_every', 'checkpoint', 'mesh', 'wandb'),
-)
-# Those of an entry of `evals` that are not for the evaluator.
-EVAL_KEYS = ('data', 'train', 'preprocess', 'optional')
-# What of `loader` an evaluation follows: it decodes at full quality.
-EVAL_LOADER = ('num_threads', 'num_workers', 'on_bad_image')
-DTYPES = ('bfloat16', 'float16', 'float32')
-SECTIONS = {
-  'checkpoint': ('every', 'keep', 'best', 'best_mode'),
-  'data': ('train', 'validation', 'held_out', 'seed', 'data_dir', 'repeats'),
-  'init': (
-    *('run', 'params', 'head', 'classes', 'resample', 'loaded_grid'),
-    *('cache_dir', 'teacher'),
-  ),
-  'loader': (
-    *('num_threads', 'num_workers', 'on_bad_image', 'scaled_decoding'),
-    'on_device',
-  ),
-  'mesh': sharding.AXES,
-  'normalize': ('mean', 'std'),
-}
 
 
 class Experiment(NamedTuple):
@@ -96,7 +68,7 @@ def build(config: Config) -> Experiment:
   Raises:
     ValueError: if anything in it is unknown or does not fit.
   """
-  check_keys(config)
+  keys.check(config)
   mesh = sharding.make_mesh(**config['mesh'])
   batch_size = config['batch_size']
   sharding.check_batch_size(batch_size, mesh, accumulate=config['accumulate'])
@@ -140,57 +112,6 @@ def build(config: Config) -> Experiment:
     ),
     flops=3 * flops.count(predict, params, state, batch),
   )
-
-
-def check_keys(config: Config) -> None:
-  """Raises a ValueError if a key of the config is unknown or missing.
-
-  What `model`, `objective`, `optim`, `transforms`, `augment` and `evals` hold
-  is checked where they are built.
-  """
-  for key in config:
-    if key not in KEYS:
-      raise unknown(key, known=KEYS, kind='config key')
-  for key in KEYS:
-    if key not in config:
-      raise ValueError(
-        f'The config lacks {key!r}; start from configs.common.get_config().'
-      )
-  for section, known in SECTIONS.items():
-    for key in config[section]:
-      if key not in known:
-        raise unknown(key, known=known, kind=f'key of config.{section}')
-  if config['dtype'] not in DTYPES:
-    raise unknown(config['dtype'], known=DTYPES, kind='dtype')
-  if not 0 <= config['ema'] < 1:
-    raise ValueError(f'config.ema={config["ema"]} is not in [0, 1).')
-  if config['init']['run'] and config['init']['params']:
-    raise ValueError(
-      'config.init.run brings its own parameters: leave config.init.params '
-      'empty, or give it alone.'
-    )
-  given = {'teacher': '', **config['init']}['teacher']
-  if ('teacher' in config['objective']) != bool(given):
-    raise ValueError(
-      f'config.init.teacher={given!r} goes together with '
-      'config.objective.teacher: give both, a run directory, a name, a path or '
-      "an address ('random' for an untrained one), and the model that it is."
-    )
-  best, _, _ = config['checkpoint']['best'].partition('/')
-  if best and best not in config['evals']:
-    raise unknown(best, known=config['evals'], kind='eval in checkpoint.best')
-  if best and _is_optional(config['evals'][best]):
-    raise ValueError(f'checkpoint.best={best!r} must not be an optional eval.')
-  if config['loader']['on_device']:
-    data.check_fixed(config['transforms'])
-  for name, options in config['evals'].items():
-    if 'name' not in options:
-      raise ValueError(f'config.evals.{name} has no "name", of an evaluator.')
-    if 'data' not in options:
-      raise ValueError(
-        f'config.evals.{name} has no "data": give an address, or "" for what '
-        'is held out of the training data.'
-      )
 
 
 def check_preprocess(
@@ -288,14 +209,10 @@ def build_evals(config: Config, **shared: Any) -> dict[str, evaluators.Run]:
     try:
       runs[name] = build_eval(config, options, **shared)
     except data.AbsentError as error:
-      if not _is_optional(options):
+      if not keys.is_optional(options):
         raise
       logger.warning('%s is not evaluated: %s', name, error)
   return runs
-
-
-def _is_optional(options: Mapping[str, Any]) -> bool:
-  return bool('optional' in options and options['optional'])
 
 
 def build_eval(
@@ -338,11 +255,11 @@ def build_eval(
       batch_size=config['eval_batch_size'],
       process_index=index,
       process_count=count,
-      **{key: config['loader'][key] for key in EVAL_LOADER},
+      **{key: config['loader'][key] for key in keys.OF_EVAL_LOADER},
     ):
       yield sharding.put(batch, mesh)
 
-  keywords = {k: x for k, x in options.items() if k not in EVAL_KEYS}
+  keywords = {k: x for k, x in options.items() if k not in keys.OF_EVALS}
   if 'train' in options:
     train = source
     if options['train']:
