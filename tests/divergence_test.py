@@ -32,6 +32,7 @@ def fingerprint(batch):
 @pytest.fixture
 def poison(tiny_config, monkeypatch):
   """A function of steps, whose batches are bad from now on."""
+  tiny_config.model.depth = 1
   built = experiment.build(tiny_config.to_dict())
   # More than the run has: those that follow a rollback as well.
   longer = built._replace(total_steps=20)

@@ -89,8 +89,14 @@ class Writer:
     """Writes one row for this step."""
     if not self._writes:
       return
-    self._file.write(json.dumps({'step': step, **values}) + '\n')
-    self._file.flush()
+    try:
+      self._file.write(json.dumps({'step': step, **values}) + '\n')
+      self._file.flush()
+    except OSError as error:
+      raise OSError(
+        f'{self._path} could not be written: {error.strerror}. The run stops. '
+        'Make room there, and give the same command again.'
+      ) from error
     for name, value in values.items():
       self._board.add_scalar(name, value, step)
     if self._wandb:
@@ -109,8 +115,10 @@ class Writer:
     """Flushes and closes everything."""
     if self._writes:
       self._bar.close()
-      self._file.close()
-      self._board.close()
+      # What does not fit on the disk was told when it was written.
+      for file in (self._file, self._board):
+        with contextlib.suppress(OSError):
+          file.close()
       if self._wandb:
         self._wandb.finish()
 
