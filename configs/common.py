@@ -114,6 +114,10 @@ def _set_reports(config: ml_collections.ConfigDict) -> None:
   config.checkpoint = ml_collections.ConfigDict({'every': '10%', 'keep': 2})
   config.checkpoint.best = ''  # keeps the best of, e.g., 'val/accuracy' too
   config.checkpoint.best_mode = 'max'
+  # What to do if the loss is not finite: 'stop'; 'skip' that update, and count
+  # it; or 'rollback' to the newest checkpoint and go on with other data, see
+  # vit_jax/divergence.py.
+  config.on_divergence = 'stop'
   config.wandb = ''  # project
 
 

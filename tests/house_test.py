@@ -34,7 +34,9 @@ ROOMS = {
   'metrics': {'chips'},
   'processes': set(),
   'compiled': set(),
-  'checkpoint': BASE | {'sharding'},
+  'divergence': set(),
+  'integrity': {'divergence'},
+  'checkpoint': BASE | {'sharding', 'divergence', 'integrity'},
 }
 # Where the rooms meet.
 MEETING = {

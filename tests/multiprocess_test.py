@@ -1,6 +1,8 @@
 """Several processes are one run: started as a user starts them, on the CPU."""
 
 import contextlib
+import errno
+import fcntl
 import os
 import pathlib
 import signal
@@ -362,3 +364,92 @@ def test_sigterm_to_a_process_alone_is_noticed_once():
 
 def test_a_process_alone_has_all_of_a_batch():
   assert sharding.share(sharding.make_mesh(tensor=2)) == (0, 1)
+
+
+HOLD = """
+import pathlib, sys
+from vit_jax import processes
+with processes.alone_in(pathlib.Path(sys.argv[1])):
+  print('held', flush=True)
+  sys.stdin.read()
+"""
+
+
+def hold(directory):
+  """Starts a process that holds a directory, as a run does."""
+  process = subprocess.Popen(
+    [sys.executable, '-c', HOLD, str(directory)],
+    cwd=ROOT,
+    text=True,
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+  )
+  assert process.stdout.readline() == 'held\n'
+  return process
+
+
+def test_a_directory_is_held_by_one_run_until_it_is_killed(tmp_path):
+  process = hold(tmp_path / 'run')
+  try:
+    message = rf'run is in use by another run, process {process.pid} on \S+\. '
+    with pytest.raises(ValueError, match=message) as error:
+      with processes.alone_in(tmp_path / 'run'):
+        pytest.fail('There are two.')
+    assert '\n' not in str(error.value)
+  finally:
+    process.kill()
+    process.communicate()
+  for _ in range(2):
+    with processes.alone_in(tmp_path / 'run'):
+      with pytest.raises(ValueError, match=f'process {os.getpid()} on'):
+        with processes.alone_in(tmp_path / 'run'):
+          pytest.fail('There are two.')
+
+
+def test_a_run_does_not_start_where_another_is(tiny_config, tmp_path):
+  with processes.alone_in(tmp_path):
+    with pytest.raises(ValueError, match='in use by another run'):
+      train(tiny_config, tmp_path)
+  assert os.listdir(tmp_path) == ['.lock']
+
+
+def test_where_nothing_can_be_locked_a_warning_says_so(
+  tmp_path, monkeypatch, caplog
+):
+  def no_locks(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+  monkeypatch.setattr(fcntl, 'flock', no_locks)
+  with processes.alone_in(tmp_path):
+    assert f'{tmp_path} cannot be locked (No locks available)' in caplog.text
+
+
+@pytest.mark.slow
+def test_all_processes_of_a_second_run_are_refused(tmp_path):
+  process = hold(tmp_path)
+  try:
+    command = ('-m', 'vit_jax.main', *TINY, f'--workdir={tmp_path}')
+    with started(command, count=2) as running:
+      codes, said = ends(running)
+  finally:
+    process.kill()
+    process.communicate()
+  assert codes == [1, 1], '\n'.join(said)
+  for text in said:
+    assert f'in use by another run, process {process.pid} on ' in text
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_from_the_checkpoint_before_a_damaged_one(
+  tmp_path,
+):
+  main(f'--workdir={tmp_path / "whole"}', count=2)
+  damaged = tmp_path / 'damaged'
+  main(f'--workdir={damaged}', count=2)
+  (data, *_) = (damaged / 'checkpoints' / '6' / 'model' / 'd').iterdir()
+  data.write_bytes(data.read_bytes()[:-1])
+  said = main(f'--workdir={damaged}', count=2)
+  assert '6 is damaged: model/d/' in said[0] and 'damaged' not in said[1]
+  assert (damaged / 'checkpoints' / '6.damaged').is_dir()
+  assert_same_checkpoint(tmp_path / 'whole', damaged, step=6)
+  assert rows(damaged) == rows(tmp_path / 'whole')

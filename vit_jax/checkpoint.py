@@ -7,6 +7,9 @@ holds the state after that step in two items: `model` (params, state, EMA) and
 the step (see `data/pipeline.py`), and so is every random number; hence the
 step is all that an exact resume needs besides the arrays.
 
+Every checkpoint carries checksums, see `integrity`. None is written of a state
+that is not finite.
+
 On disk the blocks of a model are always stored one by one, whether the run
 unrolled or scanned them, so a run may resume or be read in either form.
 """
@@ -25,6 +28,8 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from vit_jax import divergence, integrity
+from vit_jax.lookup import diff
 from vit_jax.sharding import first_device
 
 RUN_FILE = 'run.json'
@@ -37,6 +42,7 @@ FREE = (
   'config.memory_gib',
   'config.mesh',
   'config.model.scan',
+  'config.on_divergence',
   'config.wandb',
 )
 # What may change when a run goes on as another one, see `branch`.
@@ -139,6 +145,7 @@ def branch(
       f'alone go anywhere: give config.init.params={origin}.'
     )
   step = _find_step(pathlib.Path(other), int(step) if step else None)
+  integrity.check_whole(_directory(other) / str(step))
   if step >= total_steps:
     raise ValueError(
       f'config.init.run is at step {step}, but config.duration ends at '
@@ -147,10 +154,10 @@ def branch(
   # Not before all have seen that there is nothing yet.
   multihost_utils.sync_global_devices('branch')
   if jax.process_index() == 0:
-    copy = workdir / 'checkpoints' / str(step)
+    copy = _directory(workdir) / str(step)
     partial = copy.with_suffix('.partial')
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(pathlib.Path(other) / 'checkpoints' / str(step), partial)
+    shutil.copytree(_directory(other) / str(step), partial)
     partial.replace(copy)
   # Nobody looks for the checkpoint before it is there.
   multihost_utils.sync_global_devices('branched')
@@ -197,21 +204,6 @@ def read_run(workdir: pathlib.Path) -> dict[str, Any]:
   return json.loads(path.read_text())
 
 
-def diff(old: Any, new: Any, path: str) -> list[str]:
-  """Lists the differences of two trees, `- path: old` and `+ path: new`."""
-  if isinstance(old, dict) and isinstance(new, dict):
-    lines = []
-    for key in sorted(old.keys() | new.keys()):
-      if key not in new:
-        lines.append(f'- {path}.{key}: {old[key]!r}')
-      elif key not in old:
-        lines.append(f'+ {path}.{key}: {new[key]!r}')
-      else:
-        lines += diff(old[key], new[key], f'{path}.{key}')
-    return lines
-  return [] if old == new else [f'- {path}: {old!r}', f'+ {path}: {new!r}']
-
-
 class Checkpoints:
   """The checkpoints of one run; saving does not hold up the training."""
 
@@ -231,7 +223,12 @@ class Checkpoints:
       best: the metric, such as 'test/accuracy', whose best checkpoint is kept
         as well; '' for none.
       best_mode: 'max' or 'min'.
+
+    Raises:
+      ValueError: if all checkpoints that there are are damaged.
     """
+    self._directory = _directory(workdir)
+    integrity.keep_whole(self._directory)
     keep_policy: Any = checkpoint_managers.LatestN(keep)
     if best:
       sign = 1.0 if best_mode == 'max' else -1.0
@@ -247,18 +244,25 @@ class Checkpoints:
       )
     self._best = best
     self._manager = ocp.CheckpointManager(
-      pathlib.Path(workdir).absolute() / 'checkpoints',
+      self._directory,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=keep_policy,
         best_fn=(lambda metrics: metrics[best]) if best else None,
         best_mode=best_mode,
         cleanup_tmp_directories=True,
+        temporary_path_class=integrity.Sealed,
       ),
       item_names=('model', 'optimizer'),
     )
 
   def latest(self) -> int | None:
-    """Returns the step of the newest checkpoint, None if there is none."""
+    """Returns the step of the newest checkpoint, None if there is none.
+
+    Raises:
+      OSError: if the newest could not be written.
+    """
+    with integrity.writing(self._directory):
+      self._manager.wait_until_finished()
     return self._manager.latest_step()
 
   def save(
@@ -271,34 +275,63 @@ class Checkpoints:
       tree: the state after them; the entries `MODEL` are one item on disk, so
         that a model can be read without its optimiser.
       metrics: what was measured at this very step; may be empty.
+
+    Raises:
+      Diverged: if the state is not finite.
+      OSError: if this checkpoint, or the one before, could not be written.
     """
+    divergence.check_arrays(tree, step=step)
     items = _split(tree)
     measured = {k: v for k, v in metrics.items() if k == self._best}
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        **{k: ocp.args.StandardSave(v) for k, v in items.items()}
-      ),
-      metrics=measured or None,
-    )
+    with integrity.writing(self._directory):
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          **{k: ocp.args.StandardSave(v) for k, v in items.items()}
+        ),
+        metrics=measured or None,
+        custom_metadata=integrity.MARK,
+      )
+
+  def check(self):
+    """Raises an OSError if a checkpoint could not be written; does not wait."""
+    if not self._manager.is_saving_in_progress():
+      with integrity.writing(self._directory):
+        self._manager.wait_until_finished()
 
   def restore(self, step: int, tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads a checkpoint into abstract arrays with shardings."""
-    items = _split(tree)
+    """Reads a checkpoint into abstract arrays with shardings.
+
+    Entries that the checkpoint does not have, one of an earlier version, are
+    left out.
+
+    Raises:
+      ValueError: if the checkpoint is not finite.
+    """
+    path = self._directory / str(step)
+    items = {}
+    for name, item in _split(tree).items():
+      stored = _stored(path / name)
+      items[name] = {key: item[key] for key in item if key in stored}
     restored = self._manager.restore(
       step,
       args=ocp.args.Composite(
         **{k: ocp.args.StandardRestore(v) for k, v in items.items()}
       ),
     )
-    return {**restored.model, **restored.optimizer}
+    restored = {**restored.model, **restored.optimizer}
+    integrity.check_finite(path, restored)
+    return restored
 
   def __enter__(self):
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, _, error, __):
     """Waits for the last checkpoint to be on disk."""
-    self._manager.wait_until_finished()
+    if isinstance(error, integrity.WriteError):
+      return  # there is none to wait for
+    with integrity.writing(self._directory):
+      self._manager.wait_until_finished()
     self._manager.close()
 
 
@@ -310,12 +343,11 @@ def _split(tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def steps(workdir: pathlib.Path) -> list[int]:
   """Lists the steps of which a run has a complete checkpoint."""
-  directory = pathlib.Path(workdir) / 'checkpoints'
-  return sorted(
-    int(p.name)
-    for p in directory.glob('[0-9]*')
-    if p.is_dir() and p.name.isdigit()
-  )
+  return integrity.steps(_directory(workdir))
+
+
+def _directory(workdir: str | pathlib.Path) -> pathlib.Path:
+  return pathlib.Path(workdir).absolute() / 'checkpoints'
 
 
 def read_model(
@@ -331,16 +363,26 @@ def read_model(
     The step, and {'params', 'state', 'ema'} with unrolled blocks.
 
   Raises:
-    ValueError: if there is no such checkpoint.
+    ValueError: if there is no such checkpoint, or it is damaged, or what it
+      holds is not finite.
   """
   step = _find_step(workdir, step)
-  path = pathlib.Path(workdir).absolute() / 'checkpoints' / str(step) / 'model'
+  path = _directory(workdir) / str(step)
+  integrity.check_whole(path, item='model')
   with ocp.StandardCheckpointer() as checkpointer:
     shapes = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=first_device()),
-      dict(checkpointer.metadata(path).item_metadata.tree),
+      dict(checkpointer.metadata(path / 'model').item_metadata.tree),
     )
-    return step, checkpointer.restore(path, shapes)
+    model = checkpointer.restore(path / 'model', shapes)
+  integrity.check_finite(path, model)
+  return step, model
+
+
+def _stored(item: pathlib.Path) -> set[str]:
+  """The entries that an item of a checkpoint has."""
+  with ocp.StandardCheckpointer() as checkpointer:
+    return set(checkpointer.metadata(item).item_metadata.tree)
 
 
 def _find_step(workdir: pathlib.Path, step: int | None) -> int:

@@ -17,8 +17,15 @@ from vit_jax.experiment import Experiment
 from vit_jax.types import Batch
 
 
-def batches(experiment: Experiment, *, first_step: int) -> Iterator[Batch]:
+def batches(
+  experiment: Experiment, *, first_step: int, left_out: int = 0
+) -> Iterator[Batch]:
   """Yields the batches of the steps that are left.
+
+  Args:
+    experiment: the data, the batch size and the mesh.
+    first_step: how many steps were taken.
+    left_out: how many batches of the data came in none of them.
 
   Raises:
     ValueError: see `data.pipeline`.
@@ -30,7 +37,7 @@ def batches(experiment: Experiment, *, first_step: int) -> Iterator[Batch]:
   order = {
     'batch_size': config['batch_size'],
     'seed': config['seed'],
-    'start': first_step,
+    'start': first_step + left_out,
     'steps': experiment.total_steps - first_step,
     'repeats': config['data']['repeats'],
     'process_index': index,

@@ -7,7 +7,7 @@ checked where they are built.
 from collections.abc import Mapping
 from typing import Any
 
-from vit_jax import data, sharding
+from vit_jax import data, divergence, sharding
 from vit_jax.lookup import unknown
 
 # For `accumulate`: as many micro-batches as the memory asks for.
@@ -18,7 +18,7 @@ KEYS = (
   *('seed', 'duration', 'batch_size', 'accumulate', 'dtype', 'ema', 'model'),
   *('objective', 'optim', 'init', 'data', 'loader', 'transforms', 'preprocess'),
   *('augment', 'normalize', 'evals', 'eval_batch_size', 'eval_every'),
-  *('log_every', 'checkpoint', 'mesh', 'memory_gib', 'wandb'),
+  *('log_every', 'checkpoint', 'on_divergence', 'mesh', 'memory_gib', 'wandb'),
 )
 DTYPES = ('bfloat16', 'float16', 'float32')
 SECTIONS = {
@@ -59,6 +59,9 @@ def check_keys(config: Mapping[str, Any]) -> None:
       f'config.accumulate={parts} is no number of micro-batches: give 1 or '
       f'more, or {AUTO} for as many as the memory asks for.'
     )
+  policy = config['on_divergence']
+  if policy not in divergence.POLICIES:
+    raise unknown(policy, known=divergence.POLICIES, kind='on_divergence')
   if not 0 <= config['ema'] < 1:
     raise ValueError(f'config.ema={config["ema"]} is not in [0, 1).')
   if config['init']['run'] and config['init']['params']:

@@ -70,3 +70,18 @@ def pick(
     if parameter.default is parameter.empty and parameter.name not in options:
       raise ValueError(f'The {kind} {name!r} needs {parameter.name!r}.')
   return functools.partial(function, **options)
+
+
+def diff(old: Any, new: Any, path: str) -> list[str]:
+  """Lists the differences of two trees, `- path: old` and `+ path: new`."""
+  if isinstance(old, dict) and isinstance(new, dict):
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+      if key not in new:
+        lines.append(f'- {path}.{key}: {old[key]!r}')
+      elif key not in old:
+        lines.append(f'+ {path}.{key}: {new[key]!r}')
+      else:
+        lines += diff(old[key], new[key], f'{path}.{key}')
+    return lines
+  return [] if old == new else [f'- {path}: {old!r}', f'+ {path}: {new!r}']

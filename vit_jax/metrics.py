@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import pathlib
 import time
 from collections.abc import Mapping
@@ -47,7 +46,7 @@ class Writer:
     # Imports torch where it is installed, which no tool should wait for.
     import tensorboardX
 
-    path = workdir / 'metrics.jsonl'
+    self._path = path = workdir / 'metrics.jsonl'
     kept = [row for row in read_rows(path) if row['step'] <= first_step]
     partial = path.with_suffix('.partial')
     partial.write_text(''.join(json.dumps(row) + '\n' for row in kept))
@@ -81,8 +80,14 @@ class Writer:
     """Writes one row for this step."""
     if not self._writes:
       return
-    self._file.write(json.dumps({'step': step, **values}) + '\n')
-    self._file.flush()
+    try:
+      self._file.write(json.dumps({'step': step, **values}) + '\n')
+      self._file.flush()
+    except OSError as error:
+      raise OSError(
+        f'{self._path} could not be written: {error.strerror}. The run stops. '
+        'Make room there, and give the same command again.'
+      ) from error
     for name, value in values.items():
       self._board.add_scalar(name, value, step)
     if self._wandb:
@@ -101,8 +106,10 @@ class Writer:
     """Flushes and closes everything."""
     if self._writes:
       self._bar.close()
-      self._file.close()
-      self._board.close()
+      # What does not fit on the disk was told when it was written.
+      for file in (self._file, self._board):
+        with contextlib.suppress(OSError):
+          file.close()
       if self._wandb:
         self._wandb.finish()
 
@@ -192,6 +199,7 @@ HIDDEN = {
   'examples',
   'grad_norm',
   'learning_rate',
+  'skipped_in_a_row',
 }
 SHORT = {'images_per_second': 'images/s'}
 
@@ -199,24 +207,6 @@ SHORT = {'images_per_second': 'images/s'}
 def number(value: float) -> str:
   """Writes a value for people."""
   return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.4g}'
-
-
-def check_finite(
-  step: int, scalars: Mapping[str, float], last_good: int | None
-):
-  """Raises a ValueError if the loss or the gradient is not finite."""
-  for name in ('loss', 'grad_norm'):
-    if not math.isfinite(scalars[name]):
-      raise ValueError(
-        f'The {name} is {scalars[name]} at step {step}. The run stops; '
-        + (
-          f'its checkpoint of step {last_good} is good'
-          if last_good
-          else 'it had no checkpoint yet'
-        )
-        + '. A lower config.optim.learning_rate, a longer warm-up or '
-        'config.optim.clip_norm may help, in a new --workdir.'
-      )
 
 
 def read_rows(path: pathlib.Path) -> list[dict]:

@@ -7,9 +7,12 @@ https://docs.jax.dev/en/latest/multi_process.html
 """
 
 import contextlib
+import fcntl
+import logging
 import os
 import pathlib
 import signal
+import socket
 import sys
 import threading
 import time
@@ -18,6 +21,8 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+logger = logging.getLogger(__name__)
 
 # Launchers that jax knows, and where they say how many processes they started.
 LAUNCHERS = {'ompi': 'OMPI_COMM_WORLD_SIZE', 'slurm': 'SLURM_STEP_NUM_TASKS'}
@@ -139,6 +144,53 @@ def check_shared(directory: pathlib.Path) -> None:
       f'process 0 writes there is not seen by {np.flatnonzero(~seen)}. Give a '
       '--workdir on a file system that all hosts mount.'
     )
+
+
+@contextlib.contextmanager
+def alone_in(directory: pathlib.Path) -> Iterator[None]:
+  """Holds a directory for this run; all of its processes must ask.
+
+  Process 0 locks a file in it (flock). The kernel takes the lock back when that
+  process ends, however it ends. Locks reach as far as the file system carries
+  them: two hosts that mount one directory by NFS see each other's only where
+  its lock service runs, and by some other network file systems not at all.
+
+  Raises:
+    ValueError: if another run holds it.
+  """
+  holder, file = b'', None
+  if jax.process_index() == 0:
+    directory.mkdir(parents=True, exist_ok=True)
+    file = os.open(directory / '.lock', os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      holder = os.read(file, 99) or b'a process'
+    except OSError as error:
+      logger.warning(
+        '%s cannot be locked (%s): see to it that no other run writes there.',
+        *(directory, error.strerror),
+      )
+    else:
+      with contextlib.suppress(OSError):  # a full disk; it only tells who it is
+        os.ftruncate(file, 0)
+        os.write(
+          file, f'process {os.getpid()} on {socket.gethostname()}'.encode()
+        )
+  try:
+    if jax.process_count() > 1:
+      padded = np.frombuffer(holder.ljust(99, b'\0'), np.uint8)
+      holder = multihost_utils.broadcast_one_to_all(padded)
+      holder = np.asarray(holder).tobytes().rstrip(b'\0')
+    if holder:
+      raise ValueError(
+        f'{directory} is in use by another run, {holder.decode()}. Wait for it '
+        'or stop it, or give another --workdir.'
+      )
+    yield
+  finally:
+    if file is not None:
+      os.close(file)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vit_jax import sharding
+from vit_jax import divergence, sharding
 from vit_jax.experiment import Experiment, dummy_batch
 from vit_jax.ops import augment
 from vit_jax.ops.precision import cast
@@ -35,6 +35,7 @@ class TrainState(NamedTuple):
     opt_state: of the optax transformation.
     ema: averages of `params` and `state` for evaluation, under these names,
       without what is frozen; None if the config asks for none.
+    detours: steps that were skipped, and batches that were left out.
   """
 
   step: jax.Array
@@ -42,6 +43,7 @@ class TrainState(NamedTuple):
   state: State
   opt_state: optax.OptState
   ema: dict[str, Any] | None
+  detours: divergence.Detours
 
 
 def make_init(experiment: Experiment) -> Callable[[], TrainState]:
@@ -61,6 +63,7 @@ def make_init(experiment: Experiment) -> Callable[[], TrainState]:
       state=state,
       opt_state=experiment.optimizer.tx.init(params),
       ema=objective.judged(params, state) if averages else None,
+      detours=divergence.none_yet(),
     )
 
   return init
@@ -89,7 +92,7 @@ def make_step(experiment: Experiment) -> Step:
     ValueError: if the augmentation is not possible.
   """
   config, objective = experiment.config, experiment.objective
-  optimizer = experiment.optimizer
+  optimizer, policy = experiment.optimizer, config['on_divergence']
   assert config['accumulate'] >= 1, 'see memory.settle'
   augment_image = augment.pipeline(config['augment'], **config['normalize'])
   image = dummy_batch(experiment.image_shape)['image']
@@ -111,13 +114,13 @@ def make_step(experiment: Experiment) -> Step:
     with keep_split(len(image)):
       return objective.loss(params, state, batch, rng)
 
-  def gradients(ts, batch, rng):
+  def gradients(ts, batch, rng, updates):
     grad_fn = jax.grad(loss_fn, has_aux=True)
     if config['accumulate'] > 1:
       grad_fn = accumulate(grad_fn, parts=config['accumulate'])
     if sam := optimizer.sam:
       grad_fn = sharpness_aware(
-        grad_fn, rho=sam.rho(ts.step), alpha=sam.alpha, frozen=sam.frozen
+        grad_fn, rho=sam.rho(updates), alpha=sam.alpha, frozen=sam.frozen
       )
       if sam.group_size is not None:
         grad_fn = in_groups(
@@ -129,23 +132,36 @@ def make_step(experiment: Experiment) -> Step:
     # Random numbers depend on the seed and the step alone: a resumed run
     # draws the same ones.
     rng = jax.random.fold_in(jax.random.key(config['seed']), ts.step)
-    grads, (state, scalars) = gradients(ts, batch, rng)
-    updates, opt_state = optimizer.tx.update(grads, ts.opt_state, ts.params)
-    params = optax.apply_updates(ts.params, updates)
+    # A step that was skipped counts for these only.
+    updates = ts.step - ts.detours.skipped
+    grads, (state, scalars) = gradients(ts, batch, rng, updates)
+    delta, opt_state = optimizer.tx.update(grads, ts.opt_state, ts.params)
+    params = optax.apply_updates(ts.params, delta)
     scalars = {
       **scalars,
       'grad_norm': optax.tree.norm(grads),
-      'learning_rate': jnp.asarray(optimizer.learning_rate(ts.step)),
+      'learning_rate': jnp.asarray(optimizer.learning_rate(updates)),
     }
-    state = objective.after_step(params, state, ts.step)
+    state = objective.after_step(params, state, updates)
     newest = objective.judged(params, state)
     if optimizer.average:
       ema = newest | {'params': optimizer.average(opt_state, params)}
     else:
-      ema = moving_average(ts.ema, newest, ts.step, decay=config['ema'])
-    return TrainState(ts.step + 1, params, state, opt_state, ema), scalars
+      ema = moving_average(ts.ema, newest, updates, decay=config['ema'])
+    new = TrainState(ts.step + 1, params, state, opt_state, ema, ts.detours)
+    if policy == 'skip':
+      new = unless_skipped(new, ts, scalars)
+    return new, scalars | divergence.report(new.detours, policy=policy)
 
   return step
+
+
+def unless_skipped(new: TrainState, old: TrainState, scalars: Metrics):
+  """The new state; but for its number the old one, if something diverged."""
+  finite = jnp.isfinite(scalars['loss']) & jnp.isfinite(scalars['grad_norm'])
+  kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+  detours = divergence.skip(finite, old.detours)
+  return kept._replace(step=new.step, detours=detours)
 
 
 def accumulate(grad_fn: GradFn, *, parts: int) -> GradFn:

@@ -4,19 +4,32 @@ There is one, for every model, objective and data set; it names none of them.
 """
 
 import collections
+import logging
+import math
 import pathlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import ml_collections
 
-from vit_jax import checkpoint, feed, memory, metrics, processes, sharding
+from vit_jax import (
+  checkpoint,
+  divergence,
+  feed,
+  memory,
+  metrics,
+  processes,
+  sharding,
+)
 from vit_jax.experiment import Experiment, build
 from vit_jax.initialize import initialize
 from vit_jax.models import scan
 from vit_jax.step import Step, TrainState, jit_step, make_init
 from vit_jax.types import Batch
+
+logger = logging.getLogger(__name__)
 
 # How many steps the host may be ahead of the device: enough to hide its work,
 # few enough that batches do not pile up.
@@ -38,7 +51,9 @@ def train(
 
   Raises:
     ValueError: if the config asks for what is not possible, if `workdir`
-      belongs to another config, or if the loss is no longer finite.
+      belongs to another config or is in use, or if the loss is no longer finite
+      and `config.on_divergence` knows no way on.
+    OSError: if something cannot be written.
     Terminated: if SIGTERM ended the run early; the state is saved.
   """
   began = time.monotonic()
@@ -54,29 +69,65 @@ def train(
     'class_names': experiment.source.class_names,
     'image_shape': experiment.image_shape,
   }
-  checkpoint.check_run(workdir, **run)
-  if config.init.run:
-    checkpoint.branch(
-      workdir, config.init.run, total_steps=experiment.total_steps, **run
+  with processes.alone_in(workdir):
+    checkpoint.check_run(workdir, **run)
+    if config.init.run:
+      checkpoint.branch(
+        workdir, config.init.run, total_steps=experiment.total_steps, **run
+      )
+    options = dict(experiment.config['checkpoint'])
+    del options['every']
+    with checkpoint.Checkpoints(workdir, **options) as checkpoints:
+      go_on(experiment, workdir, run, checkpoints, step=step, began=began)
+  return metrics.newest(workdir)
+
+
+def go_on(
+  experiment: Experiment,
+  workdir: pathlib.Path,
+  run: dict[str, Any],
+  checkpoints: checkpoint.Checkpoints,
+  *,
+  step: Step | None,
+  began: float,
+):
+  """Trains to the end, from the newest checkpoint, and if need be again."""
+  ts = restore_or_init(experiment, checkpoints)
+  train_step = step or jit_step(experiment, ts)
+  tries = collections.Counter()
+  while True:
+    # The step takes the place of `ts`.
+    first_step, detours = int(ts.step), jax.device_get(ts.detours)
+    batches = feed.batches(
+      experiment,
+      first_step=first_step,
+      left_out=int(detours.batches_left_out),
     )
-  options = dict(experiment.config['checkpoint'])
-  del options['every']
-  with checkpoint.Checkpoints(workdir, **options) as checkpoints:
-    ts = restore_or_init(experiment, checkpoints)
-    batches = feed.batches(experiment, first_step=int(ts.step))
-    train_step = step or jit_step(experiment, ts)
     # Not before all that can be wrong was found: the directory stays free.
     checkpoint.write_run(workdir, **run)
     with metrics.Writer(
       workdir,
-      first_step=int(ts.step),
+      first_step=first_step,
       total_steps=experiment.total_steps,
       began=began,
-      wandb_project=config.wandb,
-      config=config.to_dict(),
+      wandb_project=run['config']['wandb'],
+      config=run['config'],
     ) as writer:
-      loop(experiment, ts, train_step, batches, checkpoints, writer)
-  return metrics.newest(workdir)
+      try:
+        return loop(experiment, ts, train_step, batches, checkpoints, writer)
+      except divergence.Diverged as error:
+        diverged = error
+    began, last = time.monotonic(), checkpoints.latest()
+    policy = experiment.config['on_divergence']
+    divergence.check_way_on(diverged, last, policy=policy, tries=tries[last])
+    tries[last] += 1
+    detours = divergence.roll_back(detours, lost=diverged.step - last)
+    ts = restore_or_init(experiment, checkpoints)._replace(
+      detours=sharding.replicate(detours, experiment.mesh)
+    )
+    logger.warning(
+      '%s Back to step %d; the batches since then are left out.', diverged, last
+    )
 
 
 def loop(
@@ -89,6 +140,7 @@ def loop(
 ):
   """Runs the steps that are left."""
   config, total = experiment.config, experiment.total_steps
+  policy = config['on_divergence']
   clock = metrics.Clock(experiment.flops, config['batch_size'])
   running = collections.deque()
 
@@ -97,7 +149,10 @@ def loop(
     while len(running) > left:
       step, scalars = running.popleft()
       scalars = {k: float(x) for k, x in jax.device_get(scalars).items()}
-      metrics.check_finite(step, scalars, checkpoints.latest())
+      if message := divergence.check_step(scalars, step=step, policy=policy):
+        writer.message(message)
+        scalars = {k: x for k, x in scalars.items() if math.isfinite(x)}
+      checkpoints.check()
       clock.stepped()
       writer.advance(step)
       if due(step, config['log_every'], total):
@@ -162,6 +217,9 @@ def restore_or_init(
   restored = checkpoints.restore(
     step, sharding.annotate(stored, mesh)._asdict()
   )
+  if 'detours' not in restored:  # of an earlier version
+    none = jax.device_get(divergence.none_yet())
+    restored['detours'] = sharding.replicate(none, mesh)
   ts = TrainState(**restored)
   if is_scanned(shapes):
     ts = jax.jit(scan.stack_blocks, out_shardings=shardings)(ts)
