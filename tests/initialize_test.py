@@ -119,7 +119,7 @@ def test_a_student_that_was_stopped_resumes_bit_identically(
   # The teacher of a run that goes on need no longer be there.
   config.init.teacher = str(copy)
   with monkeypatch.context() as patch:
-    patch.setattr(train.metrics, 'check_finite', stop_at(3))
+    patch.setattr(train.divergence, 'check_step', stop_at(3))
     with pytest.raises(KeyboardInterrupt):
       train.train(config, tmp_path / 'stopped')
   assert checkpoint.steps(tmp_path / 'stopped') == [2]
@@ -135,10 +135,11 @@ def test_a_student_that_was_stopped_resumes_bit_identically(
   assert losses(student) == losses(tmp_path / 'stopped')
 
 
-def stop_at(step):
-  def check(now, *_):
-    if now == step:
+def stop_at(last):
+  def check(scalars, *, step, policy):
+    if step == last:
       raise KeyboardInterrupt
+    return ''
 
   return check
 

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -443,13 +444,13 @@ def test_all_processes_of_a_second_run_are_refused(tmp_path):
 def test_two_processes_go_on_from_the_checkpoint_before_a_damaged_one(
   tmp_path,
 ):
-  main(f'--workdir={tmp_path / "whole"}', count=2)
-  damaged = tmp_path / 'damaged'
+  damaged, whole = tmp_path / 'damaged', tmp_path / 'whole'
   main(f'--workdir={damaged}', count=2)
+  shutil.copytree(damaged, whole)
   (data, *_) = (damaged / 'checkpoints' / '6' / 'model' / 'd').iterdir()
   data.write_bytes(data.read_bytes()[:-1])
   said = main(f'--workdir={damaged}', count=2)
   assert '6 is damaged: model/d/' in said[0] and 'damaged' not in said[1]
   assert (damaged / 'checkpoints' / '6.damaged').is_dir()
-  assert_same_checkpoint(tmp_path / 'whole', damaged, step=6)
-  assert rows(damaged) == rows(tmp_path / 'whole')
+  assert_same_checkpoint(whole, damaged, step=6)
+  assert rows(damaged) == rows(whole)
