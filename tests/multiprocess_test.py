@@ -450,7 +450,7 @@ def test_two_processes_go_on_from_the_checkpoint_before_a_damaged_one(
   (data, *_) = (damaged / 'checkpoints' / '6' / 'model' / 'd').iterdir()
   data.write_bytes(data.read_bytes()[:-1])
   said = main(f'--workdir={damaged}', count=2)
-  assert '6 is damaged: model/d/' in said[0] and 'damaged' not in said[1]
+  assert '6 is damaged: model/d/' in said[0] and ' is damaged' not in said[1]
   assert (damaged / 'checkpoints' / '6.damaged').is_dir()
   assert_same_checkpoint(whole, damaged, step=6)
   assert rows(damaged) == rows(whole)

@@ -121,9 +121,10 @@ The run lies in {workdir}. Next:
 
 def main(_):
   """Trains, and says what to do next; a user's mistake is one message."""
+  # absl's own handler, here by now, would take its level for everybody.
+  logging.basicConfig(level=logging.WARNING, format='%(message)s', force=True)
   # What orbax logs with whole stacks is raised as well.
   absl_logging.set_verbosity(absl_logging.FATAL)
-  logging.basicConfig(level=logging.WARNING, format='%(message)s')
   try:
     if FLAGS.config is None:
       raise ValueError(USAGE)
