@@ -30,7 +30,7 @@ ROOMS = {
   'sharding': BASE,
   'chips': set(),
   'hlo': set(),
-  'keys': {'data', 'lookup', 'sharding'},
+  'keys': {'data', 'divergence', 'lookup', 'sharding'},
   'metrics': {'chips'},
   'processes': set(),
   'compiled': set(),
