@@ -149,11 +149,18 @@ def make_step(experiment: Experiment) -> Step:
     else:
       ema = moving_average(ts.ema, newest, updates, decay=config['ema'])
     new = TrainState(ts.step + 1, params, state, opt_state, ema, ts.detours)
-    if policy == 'skip':
-      new = unless_skipped(new, ts, scalars)
-    return new, scalars | divergence.report(new.detours, policy=policy)
+    return end_of_step(new, ts, scalars, policy=policy)
 
   return step
+
+
+def end_of_step(
+  new: TrainState, old: TrainState, scalars: Metrics, *, policy: str
+) -> tuple[TrainState, Metrics]:
+  """The next state, and the metrics with what the policy counts."""
+  if policy == 'skip':
+    new = unless_skipped(new, old, scalars)
+  return new, scalars | divergence.report(new.detours, policy=policy)
 
 
 def unless_skipped(new: TrainState, old: TrainState, scalars: Metrics):
