@@ -92,7 +92,7 @@ def make_step(experiment: Experiment) -> Step:
     ValueError: if the augmentation is not possible.
   """
   config, objective = experiment.config, experiment.objective
-  optimizer, policy = experiment.optimizer, config['on_divergence']
+  optimizer = experiment.optimizer
   assert config['accumulate'] >= 1, 'see memory.settle'
   augment_image = augment.pipeline(config['augment'], **config['normalize'])
   image = dummy_batch(experiment.image_shape)['image']
@@ -129,8 +129,7 @@ def make_step(experiment: Experiment) -> Step:
     return grad_fn(ts.params, ts.state, batch, rng)
 
   def step(ts, batch):
-    # Random numbers depend on the seed and the step alone: a resumed run
-    # draws the same ones.
+    # Of the seed and the step alone: a resumed run draws the same numbers.
     rng = jax.random.fold_in(jax.random.key(config['seed']), ts.step)
     # A step that was skipped counts for these only.
     updates = ts.step - ts.detours.skipped
@@ -149,7 +148,7 @@ def make_step(experiment: Experiment) -> Step:
     else:
       ema = moving_average(ts.ema, newest, updates, decay=config['ema'])
     new = TrainState(ts.step + 1, params, state, opt_state, ema, ts.detours)
-    return end_of_step(new, ts, scalars, policy=policy)
+    return end_of_step(new, ts, scalars, policy=config['on_divergence'])
 
   return step
 
