@@ -274,11 +274,11 @@ def build_eval(
       batch_size=config['eval_batch_size'],
       process_index=index,
       process_count=count,
-      **{key: config['loader'][key] for key in keys.OF_EVAL_LOADER},
+      **{key: config['loader'][key] for key in keys.EVAL_LOADER},
     ):
       yield sharding.put(batch, mesh)
 
-  keywords = {k: x for k, x in options.items() if k not in keys.OF_EVALS}
+  keywords = {k: x for k, x in options.items() if k not in keys.EVAL_KEYS}
   if 'train' in options:
     train = source
     if options['train']:
