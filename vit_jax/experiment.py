@@ -17,7 +17,6 @@ from vit_jax import (
   data,
   durations,
   evaluators,
-  keys,
   models,
   objectives,
   optim,
@@ -274,11 +273,11 @@ def build_eval(
       batch_size=config['eval_batch_size'],
       process_index=index,
       process_count=count,
-      **{key: config['loader'][key] for key in keys.EVAL_LOADER},
+      **{key: config['loader'][key] for key in EVAL_LOADER},
     ):
       yield sharding.put(batch, mesh)
 
-  keywords = {k: x for k, x in options.items() if k not in keys.EVAL_KEYS}
+  keywords = {k: x for k, x in options.items() if k not in EVAL_KEYS}
   if 'train' in options:
     train = source
     if options['train']:
