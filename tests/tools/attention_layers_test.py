@@ -47,7 +47,7 @@ def test_weights_times_values_are_what_the_layer_returns(masked):
 @pytest.mark.parametrize('dilation', [1, 2])
 def test_weights_of_neighbours_make_of_values_what_the_layer_does(dilation):
   query, key, value = (random(1, 6, 7, 2, 4, seed=i) for i in range(3))
-  table = random(5, 5, 2, seed=3)[1:4, 1:4]
+  table = random(5, 5, 2, seed=3)
   weights = attention.neighborhood_weights(
     query, key, table=table, dilation=dilation
   )
@@ -124,7 +124,6 @@ def test_tokens_of_mobilevit_stand_on_a_grid_together():
     (197, (224, 224), 1, (14, 14)),
     (198, (224, 224), 2, (14, 14)),
     (7, (16, 24), 1, (2, 3)),
-    (49, (224, 320), 0, (7, 7)),  # PVTv2 pools to a square
   ],
 )
 def test_rows_of_tokens_are_put_on_a_grid(n, size, before, grid):

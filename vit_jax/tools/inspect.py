@@ -248,11 +248,16 @@ def main(argv: Sequence[str] | None = None) -> int:
   views = parser.add_subparsers(dest='view', required=True)
   for name, (add_arguments, _) in VIEWS.items():
     view = views.add_parser(name)
-    view.add_argument('-o', '--output', required=True, help='a picture')
+    view.add_argument(
+      '-o', '--output', required=True, help='a picture: .png, .pdf, .svg'
+    )
+    view.add_argument(
+      '--dpi', type=_positive, default=DPI, help=f'default: {DPI}'
+    )
     add_arguments(view)
   args = parser.parse_args(argv)
   _, draw = VIEWS[args.view]
-  draw(args).savefig(args.output, dpi=DPI)
+  draw(args).savefig(args.output, dpi=args.dpi)
   print(f'Drawn in {args.output}')
   return 0
 

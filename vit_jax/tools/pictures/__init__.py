@@ -94,6 +94,8 @@ def new_figure(
   figure = matplotlib.figure.Figure(
     figsize=(width, height), layout='constrained'
   )
-  figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
+  figure.get_layout_engine().set(
+    w_pad=0.03, h_pad=0.03, wspace=0.01, hspace=0.01
+  )
   figure.suptitle(title, fontsize=TITLE)
   return figure

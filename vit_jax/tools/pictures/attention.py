@@ -21,7 +21,7 @@ from vit_jax.layers.neighborhood import (
   neighborhood_attention,
 )
 from vit_jax.layers.window import largest_window, within_windows
-from vit_jax.models import mobile_former, mobilevit, swin, swin_v2
+from vit_jax.models import mobile_former, mobilevit, pvt_v2, swin, swin_v2
 from vit_jax.trained import Trained
 from vit_jax.types import Array
 
@@ -55,7 +55,7 @@ class _Seen(NamedTuple):
 
   Attributes:
     weights: arrays, traced.
-    blocks: a block whose tokens are in windows or lanes, and what it was given.
+    blocks: those whose tokens are more than a row, and what they were given.
     parts: what the attention to neighbours is made of.
   """
 
@@ -67,7 +67,7 @@ class _Seen(NamedTuple):
 _BLOCKS = (
   *(swin.Block, swin_v2.Block, mobilevit.Block),
   *(mobile_former.MobileToFormer, mobile_former.FormerToMobile),
-  mobile_former.Former,
+  *(mobile_former.Former, pvt_v2.Block),
 )
 
 
@@ -209,6 +209,14 @@ def _place(
     return Layer(name, found, nowhere, keys, grid)
   if isinstance(block, mobile_former.Former | mobile_former.FormerToMobile):
     return None
+  if isinstance(block, pvt_v2.Block):
+    queries = centres(shape[1:3], size=size).reshape(1, -1, 2)
+    if block.linear:  # any map is pooled to a square
+      grid = (pvt_v2.POOLED, pvt_v2.POOLED)
+      keys = centres(grid, size=size).reshape(1, -1, 2)
+    else:
+      keys, grid = rows(found.shape[-1], size=size)
+    return Layer(name, found, queries, keys, grid)
   if isinstance(block, NeighborhoodAttention):
     at, grid = _padded(shape[1:3], options['padded'], size=size), shape[1:3]
   elif isinstance(block, mobilevit.Block):
@@ -249,8 +257,6 @@ def rows(n: int, *, size: Size) -> tuple[Positions, Size]:
     for before, h, w in grids
     if abs(w - h * width / height) < 1 and n > 1
   ]
-  # PVTv2 pools any map to a square.
-  fits += [grid for grid in grids if grid[0] == 0 and grid[1] == grid[2]]
   if n == 1:
     return np.full((1, 1, 2), np.nan), (1, 1)
   if not fits:

@@ -58,12 +58,15 @@ def heads(
       f'{image.shape[0]}x{image.shape[1]} pixels.'
     )
   found = [look(layers[i], size=image.shape[:2], query=query) for i in chosen]
+  asked = [
+    _asks(layers[i], at) for i, (_, at) in zip(chosen, found, strict=True)
+  ]
   columns = min(most, max(len(maps) for maps, _ in found))
   ratio = image.shape[0] / image.shape[1]
   figure = new_figure(
-    (columns + 1) * TILE + 1.0,
-    len(chosen) * (TILE * ratio + 0.1) + 0.7,
-    title=f'Attention of {_asks([at for _, at in found])}',
+    (columns + 1) * TILE + 1.4,
+    len(chosen) * (TILE * ratio + 0.04) + 0.5,
+    title='Attention of ' + ' or '.join(dict.fromkeys(asked)),
   )
   grid = figure.subplots(len(chosen), columns + 1, squeeze=False)
   shared = _scale([maps[:columns] for maps, _ in found])
@@ -76,6 +79,7 @@ def heads(
       overlay(axis, image, values, shared)
     for axis in line:
       bare(axis)
+      axis.set_box_aspect(ratio)
     if at is not None:
       for axis in line[1 : number + 1]:
         _mark(axis, at)
@@ -99,34 +103,34 @@ def look(
 ) -> tuple[Float[np.ndarray, 'k h w'], tuple[float, float] | None]:
   """What a token attends to, on the grid of keys, and where the token stands.
 
-  Values are in multiples of what a key would get if all in the window got the
-  same; NaN at places that the token cannot see. A token that stands nowhere has
-  no place: the first of them is asked if there is no query.
+  Values are in multiples of what a key would get if all that the token can see
+  got the same; NaN at places that it cannot see. Without a query the first
+  token is asked if it stands nowhere, as a class token; it has no place.
   """
   places = layer.queries
-  nowhere = np.isnan(places[0, :, 0])
-  if nowhere.any() and (query is None or nowhere.all()):
-    window, token, at = 0, int(nowhere.argmax()), None
+  if np.isnan(places[0, 0, 0]) and (query is None or np.isnan(places).all()):
+    window, token, at = 0, 0, None
   else:
     middle = (size[0] / 2, size[1] / 2)
     distance = np.linalg.norm(places - np.array(query or middle), axis=-1)
     window, token = np.unravel_index(np.nanargmin(distance), distance.shape)
     at = tuple(map(float, places[window, token]))
   row = layer.weights[window, :, token]  # (H, N)
-  keys = layer.keys[window]
+  # What is masked, or further away than a neighbour, gets nothing at all.
+  seen = (row > 0).any(0)
+  there = seen & ~np.isnan(layer.keys[window, :, 0])
+  keys = layer.keys[window, there]
+  cells = (keys * np.array(layer.grid) / np.array(size)).astype(int)
   maps = np.full((len(row), *layer.grid), np.nan)
-  there = ~np.isnan(keys[:, 0])
-  cells = (keys[there] * np.array(layer.grid) / np.array(size)).astype(int)
-  maps[:, cells[:, 0], cells[:, 1]] = row[:, there] * row.shape[-1]
+  maps[:, cells[:, 0], cells[:, 1]] = row[:, there] * seen.sum()
   return maps, at
 
 
-def _asks(places: Sequence[tuple[float, float] | None]) -> str:
-  if all(at is None for at in places):
-    return 'the class token'
-  if None in places:
-    return 'the class token (where there is one) and of the token marked'
-  return 'the token marked'
+def _asks(layer: Layer, at: tuple[float, float] | None) -> str:
+  if at is not None:
+    return 'the token marked'
+  alone = np.isnan(layer.queries).all()
+  return 'the first learned token' if alone else 'the class token'
 
 
 def _mark(axis: matplotlib.axes.Axes, at: tuple[float, float]) -> None:
@@ -176,27 +180,24 @@ def rollout(layers: Sequence[Layer]) -> Float[np.ndarray, 'h w']:
   of (A + 1) / 2, where A is the mean over the heads and 1 stands for the
   residual connection. Of the product, the rows of the class tokens are read, or
   the mean of all without one (as a model that averages its tokens does), or
-  what a last layer with a single query gathers. In
-  multiples of what a place would get if all tokens got the same.
+  what a last layer with a single query gathers. In multiples of what a place
+  would get if all tokens got the same.
 
   Raises:
     ValueError: unless all layers attend from the same tokens to the same.
   """
   main = [x for x in layers if x.weights.shape[2] > 1]
-  shapes = {(x.weights.shape[0], *x.weights.shape[2:]) for x in main}
-  if (
-    len(shapes) != 1
-    or (shape := shapes.pop())[0] != 1
-    or (shape[1] != shape[2])
-  ):
+  shapes = {(len(x.weights), *x.weights.shape[2:]) for x in main}
+  if len(shapes) != 1 or any(w > 1 or q != n for w, q, n in shapes):
     raise ValueError(
       'Rollout multiplies the attention of all layers, which must be from the '
       'same tokens to the same; this model has windows, or maps of several '
       'sizes. Look at its layers: inspect attention.'
     )
-  flow = np.eye(shape[1])
+  n = main[0].weights.shape[-1]
+  flow = np.eye(n)
   for layer in main:
-    mixed = layer.weights[0].mean(0) + np.eye(shape[1])
+    mixed = layer.weights[0].mean(0) + np.eye(n)
     mixed /= mixed.sum(-1, keepdims=True)
     flow = mixed @ flow
   nowhere = np.isnan(main[-1].queries[0, :, 0])
@@ -206,7 +207,7 @@ def rollout(layers: Sequence[Layer]) -> Float[np.ndarray, 'h w']:
     read = nowhere if nowhere.any() else ~nowhere
     read = read / read.sum()
   share = (read @ flow)[~np.isnan(main[-1].keys[0, :, 0])]
-  return share.reshape(main[-1].grid) * shape[1]
+  return share.reshape(main[-1].grid) * n
 
 
 def rollouts(

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vit_jax.experiment import dummy_batch
+from vit_jax.layers.conv import StdConv
 from vit_jax.layers.patch_embed import PatchEmbed
 from vit_jax.tools.pictures import bare, new_figure
 from vit_jax.trained import Trained
@@ -47,7 +48,7 @@ def first_layer(trained: Trained) -> First:
   def see(next_fun, args, kwargs, context):
     module = context.module
     if (
-      isinstance(module, nn.Conv)
+      isinstance(module, nn.Conv | StdConv)
       and not found
       and args[0].shape[-1] == shape[-1]
     ):
