@@ -51,19 +51,21 @@ def _add_images(parser: argparse.ArgumentParser, *, most: int) -> None:
   )
   parser.add_argument(
     '--most',
-    type=_positive,
+    type=positive,
     default=most,
     help=f'images that are looked at (default: {most})',
   )
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+  """Reads an integer of at least 1."""
   if (value := int(text)) < 1:
     raise ValueError(text)
   return value
 
 
-def _pixel(text: str) -> tuple[float, float]:
+def pixel(text: str) -> tuple[float, float]:
+  """Reads a row and a column."""
   row, column = map(float, text.split(','))
   return row, column
 
@@ -78,7 +80,7 @@ def _attention_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--query',
-    type=_pixel,
+    type=pixel,
     metavar='ROW,COLUMN',
     help='the pixel whose token asks (default: the class token, or the middle)',
   )
@@ -87,7 +89,7 @@ def _attention_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_heads(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    '--heads', type=_positive, default=8, help='at most (default: 8)'
+    '--heads', type=positive, default=8, help='at most (default: 8)'
   )
 
 
@@ -146,10 +148,10 @@ def _landscape_arguments(parser: argparse.ArgumentParser) -> None:
     '--data', default='', help='labelled images (default: those of the run)'
   )
   parser.add_argument(
-    *('--most', '-n'), type=_positive, default=512, help='images (default: 512)'
+    *('--most', '-n'), type=positive, default=512, help='images (default: 512)'
   )
   parser.add_argument(
-    '--points', type=_positive, default=21, help='per axis (default: 21)'
+    '--points', type=positive, default=21, help='per axis (default: 21)'
   )
   parser.add_argument(
     '--reach', type=float, default=1.0, help='of the axes (default: 1)'
@@ -174,7 +176,7 @@ def _batch_arguments(parser: argparse.ArgumentParser) -> None:
     '--at', type=int, default=1, help='step of the training (default: 1)'
   )
   parser.add_argument(
-    '--most', type=_positive, default=24, help='images (default: 24)'
+    '--most', type=positive, default=24, help='images (default: 24)'
   )
 
 
@@ -252,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       '-o', '--output', required=True, help='a picture: .png, .pdf, .svg'
     )
     view.add_argument(
-      '--dpi', type=_positive, default=DPI, help=f'default: {DPI}'
+      '--dpi', type=positive, default=DPI, help=f'default: {DPI}'
     )
     add_arguments(view)
   args = parser.parse_args(argv)

@@ -43,7 +43,7 @@ def first_layer(trained: Trained) -> First:
     ValueError: if the model begins with something else.
   """
   found = []
-  shape = trained.run['image_shape']
+  shape = tuple(trained.run['image_shape'])
 
   def see(next_fun, args, kwargs, context):
     module = context.module
@@ -78,6 +78,8 @@ def components(
   rows = kernel.reshape(-1, kernel.shape[-1]).T.astype(np.float64)
   _, values, vectors = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
   share = values**2 / (values**2).sum()
+  # About their mean, so many filters have one direction less.
+  most = min(most, len(rows) - 1)
   return vectors[:most].reshape(-1, *kernel.shape[:3]), share[:most]
 
 

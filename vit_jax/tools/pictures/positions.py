@@ -58,7 +58,7 @@ def embeddings(
   trained: Trained,
 ) -> dict[str, Float[np.ndarray, 'h w d']]:
   """What is added to the tokens of each place, by the name of the array."""
-  size = trained.run['image_shape'][:2]
+  size = tuple(trained.run['image_shape'][:2])
   found = {
     jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(x)[0]
     for path, x in jax.tree.leaves_with_path(trained.params)
@@ -148,7 +148,7 @@ def tables(trained: Trained) -> list[Table]:
       trained.predict(params, state, batch)
     return {name: output for name, (_, output) in found.items()}
 
-  batch = dummy_batch(trained.run['image_shape'])
+  batch = dummy_batch(tuple(trained.run['image_shape']))
   outputs = jax.jit(run)(trained.params, trained.state, batch)
   return [
     Table(name, by_difference(np.asarray(outputs[name]), size))
