@@ -291,7 +291,7 @@ def test_a_batch_is_what_a_step_of_the_training_gives_the_model(
 
 def test_a_caption_gives_the_shares_of_mixed_classes():
   names = CLASSES
-  say = lambda *row: batches.caption(np.array(row), class_names=names)
+  say = lambda *row: batches.caption(np.array(row, float), class_names=names)
   assert say(0, 1, 0) == 'cow'
   assert say(0.25, 0, 0.75) == 'dog: 75%\ncat: 25%'
   assert say(0, 0, 0) == 'no class'
