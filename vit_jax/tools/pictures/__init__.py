@@ -80,7 +80,7 @@ def color_bar(
   """Adds the one scale of all axes, with its unit."""
   axes = np.ravel(axes)
   bar = axes[0].figure.colorbar(
-    scale, ax=axes, fraction=0.04, pad=0.02, aspect=30, **options
+    scale, ax=axes, fraction=0.04, pad=0.02, aspect=50, **options
   )
   bar.minorticks_off()
   bar.set_label(label, fontsize=LABEL)

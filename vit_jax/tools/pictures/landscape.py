@@ -182,7 +182,7 @@ def draw(
   for label in labels:
     label.set_path_effects([edge])
   axis.plot(0, 0, marker='+', color='white', ms=10, mew=1.5)
-  axis.set_aspect('equal')
+  axis.set_box_aspect(1)
   axis.set_xlabel('step along direction 1 (lengths of the filters)')
   axis.set_ylabel('step along direction 2')
   for label in (axis.xaxis.label, axis.yaxis.label):

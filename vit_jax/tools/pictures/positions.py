@@ -214,7 +214,8 @@ def _draw_tables(
       axis.tick_params(labelsize=LABEL - 1, length=2)
   for k, axis in enumerate(grid[0]):
     axis.set_title(f'head {k + 1}', fontsize=LABEL)
-  figure.supxlabel('column of the key − column of the query', fontsize=LABEL)
-  figure.supylabel('row of the key − row of the query', fontsize=LABEL)
+  figure.supxlabel(
+    'key − query, in columns across and rows down', fontsize=LABEL
+  )
   color_bar(image, grid, label='added to the logit')
   return figure
