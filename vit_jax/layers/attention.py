@@ -42,6 +42,29 @@ def dot_product_attention(
   )
 
 
+class DotProduct(nn.Module):
+  """`dot_product_attention` as a module, which has no parameters.
+
+  Modules call it as one so that `nn.intercept_methods` finds the attention of
+  any model, with all that enters it: see `tools/pictures/attention.py`.
+  """
+
+  def __call__(
+    self,
+    query: Float[Array, 'b q h t'],
+    key: Float[Array, 'b n h t'],
+    value: Float[Array, 'b n h t'],
+    *,
+    bias: Float[Array, '#b #h #q #n'] | None = None,
+    mask: Bool[Array, '#b #h #q #n'] | None = None,
+    scale: float | None = None,
+  ) -> Float[Array, 'b q h t']:
+    """See `dot_product_attention`."""
+    return dot_product_attention(
+      query, key, value, bias=bias, mask=mask, scale=scale
+    )
+
+
 class MultiHeadAttention(nn.Module):
   """Self-attention; query, key and value come from one fused projection.
 
@@ -79,7 +102,7 @@ class MultiHeadAttention(nn.Module):
       name='qkv',
     )(tokens)  # (B, N, 3, H, T)
     query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-    mixed = dot_product_attention(query, key, value, bias=bias, mask=mask)
+    mixed = DotProduct()(query, key, value, bias=bias, mask=mask)
     return _project_out(
       mixed, width=width, kernel_init=self.kernel_init or _out_init
     )
@@ -122,7 +145,7 @@ class CrossAttention(nn.Module):
       kernel_init=self.kernel_init or _fused_init,
       name='kv',
     )(context)  # (B, N, 2, H, T)
-    mixed = dot_product_attention(q, kv[:, :, 0], kv[:, :, 1], mask=mask)
+    mixed = DotProduct()(q, kv[:, :, 0], kv[:, :, 1], mask=mask)
     return _project_out(
       mixed, width=width, kernel_init=self.kernel_init or _out_init
     )

@@ -28,7 +28,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from vit_jax.layers.attention import dot_product_attention, head_shape
+from vit_jax.layers.attention import DotProduct, head_shape
 from vit_jax.layers.conv import ConvBN
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.mlp import Mlp
@@ -84,7 +84,7 @@ class ConvAttention(nn.Module):
     """Mixes the tokens of each example."""
     d = tokens.shape[-1]
     project = functools.partial(self._project, tokens, train=train)
-    mixed = dot_product_attention(
+    mixed = DotProduct()(
       project('q', stride=1),
       project('k', stride=2),
       project('v', stride=2),

@@ -30,7 +30,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from vit_jax.layers.attention import dot_product_attention, head_shape
+from vit_jax.layers.attention import DotProduct, head_shape
 from vit_jax.layers.conv import ConvBN
 from vit_jax.layers.drop_path import DropPath, linear_rates
 from vit_jax.layers.mlp import Mlp
@@ -126,7 +126,7 @@ def attend(
   """Attention without projections: heads are parts of the last axis."""
   heads = head_shape(query.shape[-1], num_heads=num_heads)
   split = (x.reshape(*x.shape[:2], *heads) for x in (query, key, value))
-  return dot_product_attention(*split).reshape(query.shape)
+  return DotProduct()(*split).reshape(query.shape)
 
 
 def shuffle(x: Float[Array, '*b d'], *, groups: int) -> Float[Array, '*b d']:

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vit_jax.layers.attention import dot_product_attention, head_shape
+from vit_jax.layers.attention import DotProduct, head_shape
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.window import (
   Size,
@@ -146,7 +146,7 @@ class CosineAttention(nn.Module):
     start = nn.initializers.constant(math.log(10))
     logit_scale = self.param('logit_scale', start, (self.num_heads,))
     scale = jnp.exp(jnp.minimum(logit_scale, math.log(100)))
-    mixed = dot_product_attention(
+    mixed = DotProduct()(
       direction(qkv[:, :, 0] + q_bias[None, None]) * scale[None, None, :, None],
       direction(qkv[:, :, 1]),
       qkv[:, :, 2] + v_bias[None, None],

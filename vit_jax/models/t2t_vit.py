@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vit_jax.layers.attention import MultiHeadAttention, dot_product_attention
+from vit_jax.layers.attention import DotProduct, MultiHeadAttention
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.mlp import Mlp
 from vit_jax.lookup import choose, unknown
@@ -173,7 +173,7 @@ class TokenLayer(nn.Module):
       )
     else:
       # The scale is of the tokens that come in, not of those that are compared.
-      mixed = dot_product_attention(
+      mixed = DotProduct()(
         *(x[:, :, None] for x in (query, key, value)), scale=c**-0.5
       )[:, :, 0]
     # The one dropout of the reference, at any setting.

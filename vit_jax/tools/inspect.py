@@ -1,8 +1,17 @@
 """Looks at what happens inside, as pictures.
 
-python -m vit_jax.tools.inspect augment -o augment.png
-python -m vit_jax.tools.inspect augment -o augment.png photo.jpg other.png
-python -m vit_jax.tools.inspect curves -o curves.png runs/one runs/other
+A trained model, --workdir=... of a run or --pretrained=...:
+  inspect attention -o out.png --workdir=runs/mine photo.jpg
+  inspect rollout   -o out.png --workdir=runs/mine photo.jpg other.png
+  inspect distance  -o out.png --workdir=runs/mine /my/images
+  inspect posembed  -o out.png --workdir=runs/mine
+  inspect filters   -o out.png --workdir=runs/mine
+  inspect landscape -o out.png --workdir=runs/mine
+  inspect batch     -o out.png --workdir=runs/mine
+
+And without a model:
+  inspect augment -o augment.png photo.jpg
+  inspect curves  -o curves.png runs/one runs/other
 """
 
 import argparse
@@ -10,132 +19,179 @@ import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
-import jax
-import jax.numpy as jnp
 import matplotlib.figure
-import numpy as np
-import sklearn.datasets
-from jaxtyping import UInt8
 
-from vit_jax import data
-from vit_jax.ops import augment, erasing
-from vit_jax.ops.distort import distort
-from vit_jax.tools import command, curves
+from vit_jax.tools import add_model, command, curves, load_model
+from vit_jax.tools.pictures import (
+  DPI,
+  Example,
+  attention,
+  attention_maps,
+  augmentations,
+  batches,
+  distance,
+  examples,
+  filters,
+  landscape,
+  positions,
+)
+from vit_jax.trained import Trained
 
-# Of an image in pixels, of a tile in inches.
-SIZE, TILE = 224, 1.4
-COLUMNS = 8
-# What each operation is drawn with, and how that is written.
-ARGUMENTS = {
-  'rotate': (20.0, '20°'),
-  'shear_x': (0.3, '0.3'),
-  'shear_y': (0.3, '0.3'),
-  'shear_x_tf': (0.3, '0.3'),
-  'shear_y_tf': (0.3, '0.3'),
-  'translate_x': (50.0, '50 px'),
-  'translate_y': (50.0, '50 px'),
-  'autocontrast': (0.0, ''),
-  'equalize': (0.0, ''),
-  'invert': (0.0, ''),
-  'posterize': (2.0, '2 bits'),
-  'solarize': (128.0, '128'),
-  'solarize_add': (80.0, '80'),
-  'brightness': (1.6, '1.6'),
-  'color': (0.2, '0.2'),
-  'color_tf': (0.2, '0.2'),
-  'contrast': (0.4, '0.4'),
-  'contrast_tf': (0.4, '0.4'),
-  'sharpness': (5.0, '5'),
-  'sharpness_tf': (5.0, '5'),
-  'gaussian_blur': (2.0, '2 px'),
-  'hue': (0.3, '0.3'),
-}
-Images = UInt8[np.ndarray, 'b h w 3']
+Arguments = argparse.Namespace
+Figure = matplotlib.figure.Figure
 
 
-def contact_sheet(images: Images, *, seed: int = 0) -> matplotlib.figure.Figure:
-  """Every operation, then every augmentation as it comes out at random.
-
-  Args:
-    images: the first shows the operations, all in turn the augmentations.
-    seed: of the augmentations.
-  """
-  names = [*augment.AUGMENTS, *augment.NORMALIZED]
-  tiles = [('original', images[0]), *_operations(images[0])]
-  rows = -(-len(tiles) // COLUMNS)
-  heights = [rows * (TILE + 0.3) + 0.3, len(names) * (TILE + 0.05) + 0.3]
-  figure = matplotlib.figure.Figure(
-    figsize=(COLUMNS * TILE + 1.2, sum(heights)), layout='constrained'
+def _add_images(parser: argparse.ArgumentParser, *, most: int) -> None:
+  add_model(parser)
+  parser.add_argument(
+    'images',
+    nargs='*',
+    help='files, folders or addresses of data; default: photographs of '
+    'scikit-learn',
   )
-  figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05, wspace=0, hspace=0)
-  top, bottom = figure.subfigures(2, height_ratios=heights)
-  top.suptitle('Operations, each at one magnitude')
-  axes = top.subplots(rows, COLUMNS).ravel()
-  for axis, (title, tile) in zip(axes, tiles, strict=False):
-    axis.imshow(tile)
-    axis.set_title(title, fontsize=9)
-  bottom.suptitle('Augmentations with their defaults, at random')
-  grid = bottom.subplots(len(names), COLUMNS)
-  batch = images[np.arange(COLUMNS) % len(images)]
-  for name, line in zip(names, grid, strict=True):
-    line[0].set_ylabel(name, rotation=0, ha='right', va='center', fontsize=9)
-    for axis, tile in zip(line, _examples(name, batch, seed), strict=True):
-      axis.imshow(tile)
-  for axis in (*axes, *grid.ravel()):
-    axis.set(xticks=[], yticks=[])
-    axis.set_frame_on(False)
-  return figure
-
-
-def _operations(
-  image: UInt8[np.ndarray, 'h w 3'],
-) -> list[tuple[str, UInt8[np.ndarray, 'h w 3']]]:
-  """What each operation makes of an image, with a title."""
-  values = [value for value, _ in ARGUMENTS.values()]
-  tiles = jax.jit(distort, static_argnames='ops')(
-    np.stack([image] * len(values)),
-    jnp.arange(len(values)),
-    jnp.asarray(values),
-    ops=tuple(ARGUMENTS),
+  parser.add_argument(
+    '--most',
+    type=positive,
+    default=most,
+    help=f'images that are looked at (default: {most})',
   )
-  titles = [f'{op} {word}'.strip() for op, (_, word) in ARGUMENTS.items()]
-  centre, half = jnp.full((1, 2), 0.4), jnp.full(1, 40.0)
-  hole = erasing.cutout(jnp.asarray(image)[None], centre, half)[0]
-  return [
-    *zip(titles, np.asarray(tiles), strict=True),
-    ('cutout 40 px', np.asarray(hole)),
+
+
+def positive(text: str) -> int:
+  """Reads an integer of at least 1."""
+  if (value := int(text)) < 1:
+    raise ValueError(text)
+  return value
+
+
+def pixel(text: str) -> tuple[float, float]:
+  """Reads a row and a column."""
+  row, column = map(float, text.split(','))
+  return row, column
+
+
+def _attention_arguments(parser: argparse.ArgumentParser) -> None:
+  _add_images(parser, most=1)
+  parser.add_argument(
+    '--layers',
+    type=int,
+    nargs='+',
+    help='numbers of layers, from 0 (default: four, evenly spread)',
+  )
+  parser.add_argument(
+    '--query',
+    type=pixel,
+    metavar='ROW,COLUMN',
+    help='the pixel whose token asks (default: the class token, or the middle)',
+  )
+  _add_heads(parser)
+
+
+def _add_heads(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--heads', type=positive, default=8, help='at most (default: 8)'
+  )
+
+
+def _attention(args: Arguments) -> Figure:
+  trained, found = _look(args)
+  if len(found) > 1:
+    raise ValueError(
+      f'attention draws one image, not {len(found)}: leave --most at 1.'
+    )
+  (example,) = found
+  return attention_maps.heads(
+    attention.layers(trained, example.image),
+    example.image,
+    chosen=args.layers,
+    query=args.query,
+    most=args.heads,
+  )
+
+
+def _look(args: Arguments) -> tuple[Trained, list[Example]]:
+  trained = load_model(args)
+  return trained, examples(trained, args.images, most=args.most)
+
+
+def _rollout(args: Arguments) -> Figure:
+  trained, found = _look(args)
+  maps = [
+    attention_maps.rollout(attention.layers(trained, example.image))
+    for example in found
   ]
+  return attention_maps.rollouts(found, maps)
 
 
-def _examples(name: str, images: Images, seed: int) -> Images:
-  """What an augmentation makes of images, as it enters the model."""
-  apply = jax.jit(augment.pipeline([{'name': name}], mean=0.5, std=0.5))
-  tiles = np.asarray(apply(jax.random.key(seed), jnp.asarray(images)))
-  return np.round((tiles.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+def _distance(args: Arguments) -> Figure:
+  trained, found = _look(args)
+  images = [attention.layers(trained, example.image) for example in found]
+  return distance.draw(images, size=found[0].image.shape[:2])
 
 
-def photographs(paths: Sequence[str]) -> Images:
-  """Reads images, or takes two that come with scikit-learn, as squares.
+def _posembed_arguments(parser: argparse.ArgumentParser) -> None:
+  add_model(parser)
+  _add_heads(parser)
 
-  Raises:
-    ValueError: if a file is no image.
-    OSError: if it cannot be read.
-  """
-  found = [data.decode(pathlib.Path(path).read_bytes()) for path in paths]
-  square = data.build_transforms(
-    [
-      {'name': 'resize_small', 'size': SIZE, 'method': 'area'},
-      {'name': 'central_crop', 'size': SIZE},
-    ]
+
+def _posembed(args: Arguments) -> Figure:
+  return positions.draw(load_model(args), most=args.heads)
+
+
+def _filters(args: Arguments) -> Figure:
+  return filters.draw(filters.first_layer(load_model(args)))
+
+
+def _landscape_arguments(parser: argparse.ArgumentParser) -> None:
+  add_model(parser)
+  parser.add_argument(
+    '--data', default='', help='labelled images (default: those of the run)'
   )
-  rng = np.random.default_rng(0)  # the crop draws nothing
-  images = found or sklearn.datasets.load_sample_images().images
-  return np.stack([square(image, rng) for image in images])
+  parser.add_argument(
+    *('--most', '-n'), type=positive, default=512, help='images (default: 512)'
+  )
+  parser.add_argument(
+    '--points', type=positive, default=21, help='per axis (default: 21)'
+  )
+  parser.add_argument(
+    '--reach', type=float, default=1.0, help='of the axes (default: 1)'
+  )
+  parser.add_argument('--seed', type=int, default=0, help='default: 0')
 
 
-def _augment(args: argparse.Namespace) -> None:
-  sheet = contact_sheet(photographs(args.images), seed=args.seed)
-  sheet.savefig(args.output, dpi=120)
+def _landscape(args: Arguments) -> Figure:
+  trained = load_model(args)
+  found = landscape.read(trained, address=args.data, number=args.most)
+  steps, loss = landscape.surface(
+    trained, found, reach=args.reach, points=args.points | 1, seed=args.seed
+  )
+  number = sum(len(batch['label']) for batch in found)
+  title = f'Loss around the trained parameters, {number} images'
+  return landscape.draw(steps, loss, title=title)
+
+
+def _batch_arguments(parser: argparse.ArgumentParser) -> None:
+  add_model(parser)
+  parser.add_argument(
+    '--at', type=int, default=1, help='step of the training (default: 1)'
+  )
+  parser.add_argument(
+    '--most', type=positive, default=24, help='images (default: 24)'
+  )
+
+
+def _batch(args: Arguments) -> Figure:
+  trained = load_model(args)
+  config = trained.run['config']
+  seen = batches.load(trained, step=args.at)
+  return batches.draw(
+    seen,
+    class_names=trained.run['class_names'],
+    mean=config['normalize']['mean'],
+    std=config['normalize']['std'],
+    most=args.most,
+    step=args.at,
+  )
 
 
 def _augment_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,9 +199,9 @@ def _augment_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--seed', type=int, default=0, help='default: 0')
 
 
-def _curves(args: argparse.Namespace) -> None:
-  groups = curves.group([pathlib.Path(run) for run in args.runs])
-  curves.draw(groups, metric=args.metric).savefig(args.output, dpi=150)
+def _augment(args: Arguments) -> Figure:
+  images = augmentations.photographs(args.images)
+  return augmentations.contact_sheet(images, seed=args.seed)
 
 
 def _curves_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,16 +216,27 @@ def _curves_arguments(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def _curves(args: Arguments) -> Figure:
+  groups = curves.group([pathlib.Path(run) for run in args.runs])
+  return curves.draw(groups, metric=args.metric)
+
+
 # What can be looked at: its arguments, and what draws it.
 VIEWS: dict[
   str,
   tuple[
-    Callable[[argparse.ArgumentParser], None],
-    Callable[[argparse.Namespace], None],
+    Callable[[argparse.ArgumentParser], None], Callable[[Arguments], Figure]
   ],
 ] = {
+  'attention': (_attention_arguments, _attention),
   'augment': (_augment_arguments, _augment),
+  'batch': (_batch_arguments, _batch),
   'curves': (_curves_arguments, _curves),
+  'distance': (lambda parser: _add_images(parser, most=16), _distance),
+  'filters': (add_model, _filters),
+  'landscape': (_landscape_arguments, _landscape),
+  'posembed': (_posembed_arguments, _posembed),
+  'rollout': (lambda parser: _add_images(parser, most=6), _rollout),
 }
 
 
@@ -183,11 +250,16 @@ def main(argv: Sequence[str] | None = None) -> int:
   views = parser.add_subparsers(dest='view', required=True)
   for name, (add_arguments, _) in VIEWS.items():
     view = views.add_parser(name)
-    view.add_argument('-o', '--output', required=True, help='a picture')
+    view.add_argument(
+      '-o', '--output', required=True, help='a picture: .png, .pdf, .svg'
+    )
+    view.add_argument(
+      '--dpi', type=positive, default=DPI, help=f'default: {DPI}'
+    )
     add_arguments(view)
   args = parser.parse_args(argv)
   _, draw = VIEWS[args.view]
-  draw(args)
+  draw(args).savefig(args.output, dpi=args.dpi)
   print(f'Drawn in {args.output}')
   return 0
 
