@@ -12,6 +12,12 @@ from vit_jax.data import files
 
 NUM_TEST_DIGITS = 360
 ARRAYS = ('image', 'label', 'class_names')  # of an .npz file
+# What zipfile and NumPy raise besides ValueError: RuntimeError is of a zip
+# version or an encryption that nobody wrote, MemoryError of a shape.
+DAMAGED = (
+  *(zipfile.BadZipFile, zlib.error, EOFError),
+  *(RuntimeError, MemoryError),
+)
 # So many classes without a name are a label that is damaged.
 MAX_UNNAMED = 1_000_000
 
@@ -127,7 +133,7 @@ def npz(path: str, *, class_names: Sequence[str] | None) -> Arrays:
     with np.load(whole, allow_pickle=False) as file:
       found = {name: file[name] for name in ARRAYS if name in file.files}
       there = file.files
-  except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+  except DAMAGED as error:
     raise ValueError(f'{path} is damaged: {error}') from error
   if not {'image', 'label'} <= found.keys():
     raise ValueError(

@@ -14,6 +14,12 @@ import safetensors
 import safetensors.numpy
 
 _FORMATS = '.npz, .safetensors, .bin, .pth, .pth.tar or .pt'
+# What zipfile and NumPy raise besides ValueError: RuntimeError is of a zip
+# version or an encryption that nobody wrote, MemoryError of a shape.
+_DAMAGED = (
+  *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
+  *(RuntimeError, MemoryError),
+)
 _AGAIN = 'Fetch it again from where it was published.'
 
 
@@ -80,7 +86,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
       'only plain arrays are read. Save it again with np.savez of arrays of '
       'numbers.'
     ) from error
-  except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+  except _DAMAGED as error:
     raise ValueError(f'{path} is damaged: {error}. {_AGAIN}') from error
 
 
