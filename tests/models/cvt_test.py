@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vit_jax import layers
 from vit_jax.layers.attention import dot_product_attention
 from vit_jax.models import cvt
 from vit_jax.models.cvt import Block, ConvAttention, CvT
@@ -66,11 +67,11 @@ def test_keys_are_a_quarter_and_products_scaled_by_the_width(monkeypatch):
   layer, tokens, variables = attention()
   seen = []
 
-  def spy(query, key, value, *, scale):
+  def spy(query, key, value, *, scale, **options):
     seen.append((query.shape, key.shape, value.shape, scale))
-    return dot_product_attention(query, key, value, scale=scale)
+    return dot_product_attention(query, key, value, scale=scale, **options)
 
-  monkeypatch.setattr(cvt, 'dot_product_attention', spy)
+  monkeypatch.setattr(layers.attention, 'dot_product_attention', spy)
   layer.apply(variables, tokens, train=False)
   few = (1, 1 + 3 * 2, 2, 4)
   assert seen == [((1, 21, 2, 4), few, few, 8**-0.5)]
