@@ -1,10 +1,10 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.runs import state
 from vit_jax import checkpoint, sharding
 
 CONFIG = {
@@ -16,16 +16,6 @@ CONFIG = {
   'log_every': '1 steps',
   'normalize': {'mean': (0.5, 0.5)},
 }
-
-
-def state(value=0.0):
-  return {
-    'step': jnp.int32(value),
-    'params': {'kernel': value + jnp.arange(16.0).reshape(8, 2)},
-    'state': {},
-    'opt_state': (jnp.full(8, value), None),
-    'ema': None,
-  }
 
 
 def save(workdir, scores, **options):

@@ -5,23 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax import checkpoint, divergence, experiment, feed, metrics, step
+from tests import runs
+from vit_jax import checkpoint, divergence, experiment, feed, step
 from vit_jax import train as train_module
 from vit_jax.train import train
-
-TIMES = {
-  *('images_per_second', 'step_seconds', 'data_seconds', 'compute_seconds'),
-}
 
 
 def rows(workdir):
   """The reports of steps, without what a clock says."""
-  found = metrics.read_rows(workdir / 'metrics.jsonl')
-  return [
-    {name: value for name, value in row.items() if name not in TIMES}
-    for row in found
-    if 'train/learning_rate' in row
-  ]
+  found = runs.without_times(workdir)
+  return [row for row in found if 'train/learning_rate' in row]
 
 
 def fingerprint(batch):
@@ -57,23 +50,6 @@ def poison(tiny_config, monkeypatch):
 
   with jax.debug_nans(False):
     yield mark
-
-
-def stopped(config, workdir, monkeypatch, *, evaluation):
-  """A run that something ends in the middle."""
-  calls = []
-
-  def stop(*args):
-    calls.append(args)
-    if len(calls) == evaluation:
-      raise KeyboardInterrupt
-    return evaluate(*args)
-
-  evaluate = train_module.evaluate
-  with monkeypatch.context() as patch:
-    patch.setattr(train_module, 'evaluate', stop)
-    with pytest.raises(KeyboardInterrupt):
-      train(config, workdir)
 
 
 def assert_same_end(one, other):
@@ -119,7 +95,7 @@ def test_skipped_steps_are_counted_also_by_a_run_that_goes_on(
   assert 'train/grad_norm' in whole[2]
   assert 'train/grad_norm' not in whole[3]  # it is no number
   assert 'at step 4; it is skipped, as 2 so far.' in capsys.readouterr().out
-  stopped(tiny_config, tmp_path / 'stopped', monkeypatch, evaluation=2)
+  runs.stop(tiny_config, tmp_path / 'stopped', monkeypatch, evaluation=2)
   train(tiny_config, tmp_path / 'stopped')
   assert_same_end(tmp_path / 'whole', tmp_path / 'stopped')
 
@@ -139,7 +115,7 @@ def test_a_rollback_leaves_out_the_batches_since_the_checkpoint(
   assert whole[-1]['train/batches_left_out'] == 4
   assert 'Back to step 4' in caplog.text
   assert checkpoint.steps(tmp_path / 'whole') == [2, 4, 6]
-  stopped(tiny_config, tmp_path / 'stopped', monkeypatch, evaluation=1)
+  runs.stop(tiny_config, tmp_path / 'stopped', monkeypatch, evaluation=1)
   train(tiny_config, tmp_path / 'stopped')
   assert_same_end(tmp_path / 'whole', tmp_path / 'stopped')
 
@@ -153,7 +129,7 @@ def test_a_run_stopped_after_a_rollback_goes_on_with_the_other_batches(
   tiny_config.eval_every = '5 steps'
   poison(3)
   train(tiny_config, tmp_path / 'whole')
-  stopped(tiny_config, tmp_path / 'stopped', monkeypatch, evaluation=1)
+  runs.stop(tiny_config, tmp_path / 'stopped', monkeypatch, evaluation=1)
   assert checkpoint.steps(tmp_path / 'stopped')[-1] == 4
   train(tiny_config, tmp_path / 'stopped')
   assert rows(tmp_path / 'stopped')[-1]['train/batches_left_out'] == 1

@@ -17,22 +17,13 @@ import ml_collections
 import numpy as np
 import pytest
 
+from tests.runs import state
 from vit_jax import checkpoint, divergence, integrity, metrics, sharding
 from vit_jax.train import train
 from vit_jax.trained import load
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'run.tar.gz'
-
-
-def state(value=0.0):
-  return {
-    'step': jnp.int32(value),
-    'params': {'kernel': value + jnp.arange(16.0).reshape(8, 2)},
-    'state': {},
-    'opt_state': (jnp.full(8, value), None),
-    'ema': None,
-  }
 
 
 def save(workdir, steps, **options):

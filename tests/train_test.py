@@ -8,19 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import runs
 from vit_jax import checkpoint, experiment, metrics, pretrained
 from vit_jax import train as train_module
 from vit_jax.train import train
 from vit_jax.trained import load
-
-TIMES = {
-  *('images_per_second', 'step_seconds', 'data_seconds', 'compute_seconds'),
-}
-
-
-def without_times(workdir):
-  rows = metrics.read_rows(workdir / 'metrics.jsonl')
-  return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
 
 
 def assert_trees_equal(one, other):
@@ -30,7 +22,7 @@ def assert_trees_equal(one, other):
 def test_a_run_reports_evaluates_and_explains_itself(tiny_config, tmp_path):
   result = train(tiny_config, tmp_path)
   assert 0 <= result['test/accuracy'] <= 1
-  rows = without_times(tmp_path)
+  rows = runs.without_times(tmp_path)
   assert [r['step'] for r in rows if 'train/loss' in r] == [1, 2, 3, 4, 5, 6]
   assert [r['step'] for r in rows if 'test/loss' in r] == [3, 6]
   assert {r['test/examples'] for r in rows if 'test/loss' in r} == {50}
@@ -51,7 +43,7 @@ def test_the_loss_goes_down(tiny_config, tmp_path):
   tiny_config.optim.learning_rate = 1e-2
   train(tiny_config, tmp_path)
   losses = [
-    r['train/loss'] for r in without_times(tmp_path) if 'train/loss' in r
+    r['train/loss'] for r in runs.without_times(tmp_path) if 'train/loss' in r
   ]
   assert losses[-1] < 0.7 * losses[0]
 
@@ -61,21 +53,11 @@ def test_a_run_that_was_stopped_resumes_bit_identically(
   tiny_config, tmp_path, monkeypatch, evaluation
 ):
   train(tiny_config, tmp_path / 'whole')
-  calls = []
-
-  def stop(*args):
-    calls.append(args)
-    if len(calls) == evaluation:
-      raise KeyboardInterrupt
-    return evaluate(*args)
-
-  evaluate = train_module.evaluate
-  monkeypatch.setattr(train_module, 'evaluate', stop)
-  with pytest.raises(KeyboardInterrupt):
-    train(tiny_config, tmp_path / 'stopped')
-  monkeypatch.setattr(train_module, 'evaluate', evaluate)
+  runs.stop(
+    tiny_config, tmp_path / 'stopped', monkeypatch, evaluation=evaluation
+  )
   train(tiny_config, tmp_path / 'stopped')
-  assert without_times(tmp_path / 'whole') == without_times(
+  assert runs.without_times(tmp_path / 'whole') == runs.without_times(
     tmp_path / 'stopped'
   )
   assert_trees_equal(
@@ -116,8 +98,8 @@ def test_a_branch_goes_on_as_the_other_run_did(trunk, tiny_config, tmp_path):
   tiny_config.init.run = f'{trunk}@4'
   branch = tmp_path / 'branch'
   train(tiny_config, branch)
-  assert [row['step'] for row in without_times(branch)] == [5, 6, 6]
-  assert without_times(branch) == without_times(trunk)[-3:]
+  assert [row['step'] for row in runs.without_times(branch)] == [5, 6, 6]
+  assert runs.without_times(branch) == runs.without_times(trunk)[-3:]
   assert_trees_equal(
     checkpoint.read_model(trunk), checkpoint.read_model(branch)
   )
@@ -135,7 +117,7 @@ def test_a_branch_cools_down_to_zero_at_its_own_end(
   train(tiny_config, tmp_path / 'branch')
   rates = {
     row['step']: row['train/learning_rate']
-    for row in without_times(tmp_path / 'branch')
+    for row in runs.without_times(tmp_path / 'branch')
     if 'train/learning_rate' in row
   }
   peak = tiny_config.optim.learning_rate

@@ -23,7 +23,6 @@ def made(*, flops=50e12, total=8, sent=0.0, limit=16 * memory.GIB, **settings):
   return estimate.Plan(
     settings={'mesh.data': 8, 'accumulate': 1, **settings},
     images=64,
-    chips=8,
     flops=flops,
     model_flops=40e12,
     traffic=hlo.Traffic({'all-gather': sent}, {'all-gather': 3}, 0.3e12),

@@ -1,5 +1,7 @@
 """Multi-head attention (Attention Is All You Need, section 3.2)."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 from jaxtyping import Bool, Float
@@ -50,19 +52,10 @@ class DotProduct(nn.Module):
   """
 
   def __call__(
-    self,
-    query: Float[Array, 'b q h t'],
-    key: Float[Array, 'b n h t'],
-    value: Float[Array, 'b n h t'],
-    *,
-    bias: Float[Array, '#b #h #q #n'] | None = None,
-    mask: Bool[Array, '#b #h #q #n'] | None = None,
-    scale: float | None = None,
+    self, query: Array, key: Array, value: Array, **options: Any
   ) -> Float[Array, 'b q h t']:
-    """See `dot_product_attention`."""
-    return dot_product_attention(
-      query, key, value, bias=bias, mask=mask, scale=scale
-    )
+    """Takes what `dot_product_attention` takes."""
+    return dot_product_attention(query, key, value, **options)
 
 
 class MultiHeadAttention(nn.Module):

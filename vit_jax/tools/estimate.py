@@ -18,7 +18,6 @@ class Plan(NamedTuple):
   Attributes:
     settings: what it was compiled with, by the key of the config.
     images: of a step, over all chips.
-    chips: how many.
     flops: of matrix products, with what `remat` computes again.
     model_flops: without that.
     traffic: what it moves.
@@ -30,7 +29,6 @@ class Plan(NamedTuple):
 
   settings: Mapping[str, Any]
   images: int
-  chips: int
   flops: float
   model_flops: float
   traffic: hlo.Traffic
@@ -124,7 +122,6 @@ def estimate(built: experiment.Experiment, *, limit: int | None) -> Plan:
       'accumulate': config['accumulate'],
     },
     images=config['batch_size'],
-    chips=mesh.size,
     flops=flops.count(make_step(built), *memory.abstract(built)) / mesh.size,
     model_flops=built.flops * config['batch_size'] / mesh.size,
     traffic=hlo.Traffic(),

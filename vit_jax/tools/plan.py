@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -267,7 +268,7 @@ def run(argv: Sequence[str] | None = None) -> int:
   if config['memory_gib'] is not None:
     limit = int(config['memory_gib'] * memory.GIB)
   given = {'devices': devices, 'num_classes': args.num_classes}
-  name = words[0].partition('=')[2]
+  name = re.search(r'--?config[= ](\S+)', ' '.join(words))[1]
   if limit is None and (args.search or config['accumulate'] == memory.AUTO):
     raise ValueError('The memory is not known: give --config.memory_gib=16.')
   if args.search:

@@ -36,7 +36,8 @@ def load(trained: Trained, *, step: int) -> Seen:
   """Makes the batch of a training step again, from the config of the run.
 
   Random numbers are those of `step.make_step`: where a step is made of several
-  parts (accumulation, groups of SAM), each part drew others.
+  parts (accumulation, groups of SAM), each part drew others. A run that rolled
+  back left out batches from then on, which are not left out here.
 
   Args:
     trained: a run.
