@@ -19,9 +19,9 @@ import numpy as np
 import rich.console
 import rich.table
 
-from vit_jax.layers.attention import dot_product_attention
 from vit_jax.layers.neighborhood import neighborhood_attention
 from vit_jax.layers.window import merge, pairwise, partition
+from vit_jax.ops.kernels import dot_product_attention
 
 ROUNDS, KERNEL_SIZE, HEAD_DIM = 5, 7, 32
 # Side of the map, heads, and dilation of every other block.

@@ -5,52 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.layers.attention import (
-  CrossAttention,
-  MultiHeadAttention,
-  dot_product_attention,
-)
+from vit_jax.layers.attention import CrossAttention, MultiHeadAttention
 
 
 def normal(seed, *shape):
   return jax.random.normal(jax.random.key(seed), shape)
-
-
-def softmax_by_hand(query, key, value, *, bias=0.0):
-  query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
-  logits = np.einsum('bqht,bnht->bhqn', query, key) / np.sqrt(query.shape[-1])
-  weights = np.exp(logits + bias)
-  weights /= weights.sum(-1, keepdims=True)
-  return np.einsum('bhqn,bnht->bqht', weights, value)
-
-
-def test_attention_equals_its_definition():
-  query, key, value = normal(0, 2, 3, 2, 4), *normal(1, 2, 2, 5, 2, 4)
-  bias = normal(2, 1, 2, 3, 5)
-  np.testing.assert_allclose(
-    dot_product_attention(query, key, value, bias=bias),
-    softmax_by_hand(query, key, value, bias=np.asarray(bias)),
-    rtol=1e-5,
-    atol=1e-6,
-  )
-
-
-def test_masked_keys_do_not_matter():
-  query, key, value = normal(0, 3, 1, 4, 2, 4)
-  mask = jnp.array([True, True, False, True]).reshape(1, 1, 1, 4)
-  before = dot_product_attention(query, key, value, mask=mask)
-  after = dot_product_attention(
-    query, key.at[:, 2].set(9.0), value.at[:, 2].set(9.0), mask=mask
-  )
-  np.testing.assert_array_equal(before, after)
-
-
-def test_the_softmax_of_bfloat16_is_computed_in_float32():
-  # 1024 equal weights: a sum in bfloat16 would stop growing at 256.
-  query, key, value = jnp.ones((3, 1, 1024, 1, 8), jnp.bfloat16)
-  mixed = dot_product_attention(query, key, value)
-  assert mixed.dtype == jnp.bfloat16
-  np.testing.assert_allclose(mixed.astype(jnp.float32), 1.0, rtol=0.01)
 
 
 @hypothesis.settings(deadline=None, max_examples=10)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from vit_jax import layers
-from vit_jax.layers.attention import dot_product_attention
 from vit_jax.models import cvt
 from vit_jax.models.cvt import Block, ConvAttention, CvT
+from vit_jax.ops.kernels import dot_product_attention
 
 SMALL = dict(widths=(8, 16), depths=(1, 2), num_heads=(2, 4))
 IMAGE = jax.random.normal(jax.random.key(3), (2, 16, 24, 3))

@@ -8,7 +8,6 @@ import pytest
 
 from tests.parity.torch_models import check_names, compare, shapes
 from vit_jax import models
-from vit_jax.layers.attention import dot_product_attention
 from vit_jax.models import t2t_vit
 from vit_jax.models.t2t_vit import (
   Block,
@@ -19,6 +18,7 @@ from vit_jax.models.t2t_vit import (
   soft_split,
 )
 from vit_jax.objectives.classification import classification
+from vit_jax.ops.kernels import dot_product_attention
 from vit_jax.pretrained import torch_names
 
 GOLDEN = pathlib.Path(__file__).parent.parent / 'golden' / 't2t_vit.npz'

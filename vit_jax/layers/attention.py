@@ -3,9 +3,9 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 from jaxtyping import Bool, Float
 
+from vit_jax.ops.kernels import dot_product_attention
 from vit_jax.types import Array
 
 # Glorot's bound is that of one projection, d -> h * t, not of the two or three
@@ -15,33 +15,6 @@ _fused_init = nn.initializers.xavier_uniform(
   in_axis=0, out_axis=(2, 3), batch_axis=1
 )
 _out_init = nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2)
-
-
-def dot_product_attention(
-  query: Float[Array, 'b q h t'],
-  key: Float[Array, 'b n h t'],
-  value: Float[Array, 'b n h t'],
-  *,
-  bias: Float[Array, '#b #h #q #n'] | None = None,
-  mask: Bool[Array, '#b #h #q #n'] | None = None,
-  scale: float | None = None,
-) -> Float[Array, 'b q h t']:
-  """softmax(scale query key^T + bias) value, equation 1.
-
-  The softmax is computed in float32 whatever the inputs are. All attention of
-  the code base goes through here, so this is where a fused kernel belongs.
-
-  Args:
-    query: what asks.
-    key: what is compared with the query.
-    value: what is averaged.
-    bias: added to the logits.
-    mask: True where a query may look at a key.
-    scale: of the products, 1 / sqrt(t) by default.
-  """
-  return jax.nn.dot_product_attention(
-    query, key, value, bias, mask, scale=scale, implementation='xla'
-  )
 
 
 class DotProduct(nn.Module):
