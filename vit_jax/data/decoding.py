@@ -136,7 +136,7 @@ class Jpeg:
       raise DecodeError(f'Broken or truncated image: {error}') from error
     image = _upright(image, self.orientation)
     top, left, height, width = (x // factor for x in self.box)
-    return np.ascontiguousarray(image[top : top + height, left : left + width])
+    return image[top : top + height, left : left + width]
 
 
 def read(
