@@ -42,7 +42,7 @@ from configs import from_scratch
 from vit_jax import data, experiment, feed
 from vit_jax.tools import prepare
 
-SIZE, BATCH, IMAGES = 224, 64, 512
+SIZE, BATCH, IMAGES = 224, 64, 4096
 CROP = {'name': 'inception_crop', 'size': SIZE}
 Batches = Iterator[Any]
 

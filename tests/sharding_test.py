@@ -216,6 +216,28 @@ def test_heads_that_do_not_divide_are_left_whole():
   assert found['block_0/mlp/fc1/kernel'] == P(None, 'tensor')
 
 
+@pytest.mark.parametrize(
+  ('axes', 'tree', 'message'),
+  [
+    ({'tensor': 8}, None, r'tensor=8 .* 2 heads .*attn.* one of \[1, 2\]'),
+    ({'tensor': 2}, {'odd': (4, 4)}, r'tensor=2 would split no parameter'),
+    ({'fsdp': 8}, {'a': (9, 3), 'b': (8, 1)}, r'fsdp=8 .* 27 of 35 .* in a:'),
+  ],
+)
+def test_an_axis_that_would_split_too_little_is_refused(axes, tree, message):
+  mesh = sharding.make_mesh(**axes)
+  params = parameters()
+  if tree:
+    params = {name: jnp.zeros(shape) for name, shape in tree.items()}
+  with pytest.raises(ValueError, match=message):
+    sharding.check_split(params, mesh)
+
+
+@pytest.mark.parametrize('axes', [{}, {'tensor': 2}, {'fsdp': 8}])
+def test_axes_that_split_a_model_are_accepted(axes):
+  sharding.check_split(parameters(), sharding.make_mesh(**axes))
+
+
 def test_a_parameter_of_a_lower_rank_than_its_rule_is_left_whole():
   mesh = sharding.make_mesh(tensor=2)
   assert specs({'x': {'fc1': {'kernel': jnp.zeros(4)}}}, mesh) == {

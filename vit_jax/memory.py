@@ -63,6 +63,7 @@ def abstract(experiment: Experiment) -> tuple[TrainState, Batch]:
   """What a step takes, as shapes that say where they belong."""
   config, mesh = experiment.config, experiment.mesh
   shapes = jax.eval_shape(make_init(experiment))
+  sharding.check_split(shapes.params, mesh)
   one = first_batch(config, experiment.source, config['transforms'])
   split = sharding.batched(mesh)
   batch = {

@@ -279,12 +279,59 @@ def annotate(tree: Any, mesh: Mesh) -> Any:
   )
 
 
-def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-  spec: list[str | None] = [None] * len(shape)
+def check_split(params: Any, mesh: Mesh) -> None:
+  """Checks that `infer` splits parameters over the axes that were asked for.
+
+  Small arrays may stay whole under `fsdp`: a bias costs nothing.
+
+  Raises:
+    ValueError: if a rule for `tensor` matches a parameter that does not divide,
+      or none; or if `fsdp` leaves half of the parameters whole.
+  """
+  tensor, fsdp = mesh.shape['tensor'], mesh.shape['fsdp']
+  is_ruled, whole, total = False, {}, 0
+  for path, x in jax.tree.leaves_with_path(params):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    spec = _spec(f'/{name}', x.shape, mesh)
+    total += math.prod(x.shape)
+    if 'fsdp' not in spec:
+      whole[name] = math.prod(x.shape)
+    axes = _rule(f'/{name}', x.shape)
+    if tensor > 1 and 'tensor' in axes:
+      is_ruled = True
+      size = x.shape[axes.index('tensor') - len(axes)]
+      if size % tensor:
+        raise ValueError(
+          f'config.mesh.{tensor=} does not divide the {size} heads or units of '
+          f'{name} {x.shape}: choose one of '
+          f'{[n for n in range(1, size + 1) if size % n == 0]}.'
+        )
+  if tensor > 1 and not is_ruled:
+    raise ValueError(
+      f'config.mesh.{tensor=} would split no parameter of this model: no name '
+      f'matches one of {[pattern for pattern, _ in TENSOR_RULES]}. Leave it at '
+      '1 and use config.mesh.fsdp.'
+    )
+  if fsdp > 1 and 2 * sum(whole.values()) > total:
+    largest = max(whole, key=lambda name: whole[name])
+    raise ValueError(
+      f'config.mesh.{fsdp=} would leave {sum(whole.values()):,} of {total:,} '
+      f'parameters whole on every device, the largest in {largest}: no '
+      f'dimension is a multiple of {fsdp}. Choose a power of two.'
+    )
+
+
+def _rule(name: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
+  """The last axes of a parameter by `TENSOR_RULES`, () if none matches."""
   for pattern, axes in TENSOR_RULES:
     if re.fullmatch(pattern, name) and len(shape) >= len(axes):
-      spec[len(shape) - len(axes) :] = axes
-      break
+      return axes
+  return ()
+
+
+def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+  axes = _rule(name, shape)
+  spec = [*(None,) * (len(shape) - len(axes)), *axes]
   for i, axis in enumerate(spec):
     # An axis of one device splits nothing: it leaves the dimension to fsdp.
     if axis and (mesh.shape[axis] == 1 or shape[i] % mesh.shape[axis]):

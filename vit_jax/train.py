@@ -208,6 +208,7 @@ def restore_or_init(
   mesh = experiment.mesh
   init = make_init(experiment)
   shapes = jax.eval_shape(init)
+  sharding.check_split(shapes.params, mesh)
   shardings = sharding.infer(shapes, mesh)
   step = checkpoints.latest()
   if step is None:
