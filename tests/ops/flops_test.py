@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.extend import core
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -41,6 +42,16 @@ dot_with_own_gradient.defvjp(
 
 def test_a_matrix_product_counts_two_for_each_multiply_add():
   assert flops.count(dot, LEFT, RIGHT) == DOT
+
+
+@pytest.mark.parametrize(('pass_', 'products'), [('fwd', 2), ('bwd', 5)])
+def test_the_attention_of_cudnn_counts_its_products(pass_, products):
+  # Without a GPU it cannot even be traced; tests/ops/kernels_test.py does.
+  fused = core.Primitive(f'dot_product_attention_{pass_}_wrapper')
+  fused.def_abstract_eval(lambda query, key: query)
+  query, key = jnp.ones((2, 3, 4, 8)), jnp.ones((2, 5, 4, 8))
+  product = 2 * (2 * 4) * (3 * 5 * 8)
+  assert flops.count(fused.bind, query, key) == products * product
 
 
 def test_a_convolution_counts_its_taps():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vit_jax.ops import flops
 from vit_jax.ops.kernels import KERNELS, choose_kernel, dot_product_attention
 
 
@@ -137,6 +138,9 @@ def test_a_kernel_on_a_gpu_is_near_float32(kernel, tokens, has_bias):
     argnums = range(4) if has_bias else range(3)
     return jax.jit(jax.grad(loss, argnums, has_aux=True))(*qkv, bias)
 
+  forward = lambda *qkv: dot_product_attention(*qkv, bias=bias, kernel=kernel)
+  half = [x.astype(jnp.bfloat16) for x in qkv]
+  assert flops.count(forward, *half) == 4 * 2 * 3 * tokens**2 * 32
   exact, ours = run('xla', jnp.float32), run(kernel, jnp.bfloat16)
   for want, got in zip(*map(jax.tree.leaves, (exact, ours)), strict=True):
     error = jnp.linalg.norm((got - want).ravel()) / jnp.linalg.norm(want)

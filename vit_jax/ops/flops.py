@@ -14,7 +14,7 @@ def count(fn: Callable[..., Any], *args: Any) -> int:
   A multiply-add counts as 2. Of the branches of a condition the largest counts;
   the body of a scan counts once for each step, that of a `while` loop, whose
   length nobody knows, once. Under `shard_map` the devices add up. Nothing is
-  compiled, and a kernel written outside JAX counts as nothing.
+  compiled. Of kernels written outside JAX only cuDNN's attention counts.
 
   Args:
     fn: a function that `jax.make_jaxpr` accepts.
@@ -39,6 +39,8 @@ def _count_equation(eqn: core.JaxprEqn) -> int:
     return _dot(eqn)
   if name == 'conv_general_dilated':
     return _conv(eqn)
+  if name in _ATTENTION:
+    return _ATTENTION[name] * _attention_product(eqn)
   inner = [_count(jaxpr) for jaxpr in _inner_jaxprs(eqn.params)]
   if name == 'cond':
     return max(inner)
@@ -70,6 +72,19 @@ def _dot(eqn: core.JaxprEqn) -> int:
   left = _shape(eqn.invars[0])
   out = _shape(eqn.outvars[0])
   return 2 * math.prod(out) * math.prod(left[axis] for axis in contracted)
+
+
+# Of cuDNN, by the number of products; the gradient computes the logits anew.
+_ATTENTION = {
+  'dot_product_attention_fwd_wrapper': 2,
+  'dot_product_attention_bwd_wrapper': 5,
+}
+
+
+def _attention_product(eqn: core.JaxprEqn) -> int:
+  b, queries, heads, width = _shape(eqn.invars[0])
+  keys = _shape(eqn.invars[1])[1]
+  return 2 * b * heads * queries * keys * width
 
 
 def _conv(eqn: core.JaxprEqn) -> int:
