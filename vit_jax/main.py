@@ -1,12 +1,13 @@
 r"""Trains what a config says: `python -m vit_jax.main --config=FILE.py:ARG`.
 
-Examples:
+For example:
+
   python -m vit_jax.main --config=configs/quickstart.py
   python -m vit_jax.main --config=configs/from_scratch.py:S_16 \
       --config.data.train=/my/images --workdir=runs/mine
 
-configs/ has a file for each experiment, and configs/common.py says what each
---config.KEY=VALUE means. A run that is there already continues.
+configs/ has a file for each experiment, and configs/common.py says what each of
+the values is that --config.KEY=VALUE changes. A run that is there continues.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Takes a trained model elsewhere: `python -m vit_jax.tools.export --to=...`.
+"""Takes a trained model elsewhere: `python -m vit_jax.tools.export`.
 
 Each target is a directory with the model, labels.txt, preprocessing.json and a
 README.md that says how to load it. What was written is read again, by the

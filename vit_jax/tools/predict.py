@@ -1,4 +1,4 @@
-"""Names what is in images: `python -m vit_jax.tools.predict --workdir=...`."""
+"""Names what is in images: `python -m vit_jax.tools.predict`."""
 
 import sys
 from collections.abc import Sequence

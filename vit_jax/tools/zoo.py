@@ -1,8 +1,8 @@
 """What models there are, how large and how costly: no weights, no device.
 
-python -m vit_jax.tools.zoo                  all models
-python -m vit_jax.tools.zoo 'vit .*/16'      those that match a pattern
-python -m vit_jax.tools.zoo --table=scaling  table 2 of Scaling ViT, and ours
+python -m vit_jax.tools.zoo                    all models
+python -m vit_jax.tools.zoo 'vit .*/16'        those that match a pattern
+python -m vit_jax.tools.zoo --table=scaling    table 2 of Scaling ViT, and ours
 python -m vit_jax.tools.zoo --pretrained 'B_16*'  published checkpoints
 """
 
