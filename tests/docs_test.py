@@ -61,7 +61,7 @@ NOT_RUN = {
 FENCED = re.compile(r'^ *```(\w*)\n(.*?)^ *```', re.DOTALL | re.MULTILINE)
 # What flags alone may be for: `--config.batch_size=256`.
 ANY = '--config=ANY'
-CONFIGS = ('quickstart.py', 'from_scratch.py:S_16', 'cifar10.py:mixup')
+CONFIGS = ('quickstart.py', 'from_scratch.py:S_16', 'cifar10.py:plain')
 # Words that stand for others: `tools.inspect VIEW`.
 STAND_IN = re.compile(r'\b(FILE|VIEW)\b')
 
@@ -81,7 +81,7 @@ def read(path):
 
 def commands(path):
   """The commands that it shows, each in one line."""
-  text = re.sub(r'\\\n\s*', ' ', read(path))
+  text = re.sub(r' *\\\n\s*', ' ', read(path))
   inline = re.findall(r'(?<!`)`([^`]+)`(?!`)', FENCED.sub('', text))
   inline = [' '.join(shown.split()) for shown in inline]
   lines = [x.strip() for x in text.splitlines() if '`' not in x]

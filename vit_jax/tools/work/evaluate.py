@@ -10,7 +10,7 @@ import rich.table
 from vit_jax import experiment, sharding
 from vit_jax.evaluators import EVALUATORS, SUITES
 from vit_jax.tools import show
-from vit_jax.tools.work import load_model
+from vit_jax.tools.work.loading import load_model
 from vit_jax.trained import Trained
 
 

@@ -15,7 +15,7 @@ from vit_jax import data, experiment, models, pretrained
 from vit_jax.layers.pos_embed import sincos_2d
 from vit_jax.models import vit
 from vit_jax.pretrained.targets import TARGETS, Subject, write_json
-from vit_jax.tools.work import load_model
+from vit_jax.tools.work.loading import load_model
 from vit_jax.trained import Trained
 
 NUM_IMAGES = 64

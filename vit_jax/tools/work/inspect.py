@@ -20,7 +20,7 @@ from vit_jax.tools.pictures import (
   landscape,
   positions,
 )
-from vit_jax.tools.work import load_model
+from vit_jax.tools.work.loading import load_model
 from vit_jax.trained import Trained
 
 Arguments = argparse.Namespace

@@ -13,7 +13,7 @@ from vit_jax import data
 from vit_jax.ops import losses
 from vit_jax.pretrained.catalogue import words
 from vit_jax.tools import show
-from vit_jax.tools.work import load_model
+from vit_jax.tools.work.loading import load_model
 from vit_jax.trained import Trained
 
 BATCH_SIZE = 32
