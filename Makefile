@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow test-parity lint types format lock clean
+.PHONY: quickstart test test-slow test-parity lint types format docs lock clean
 
 quickstart: .venv/ready
 	$(BIN)/python -m vit_jax.main --config=configs/quickstart.py
@@ -28,6 +28,9 @@ format: .venv/test-ready
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: .venv/docs-ready
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+
 lock:
 	uv pip compile requirements-test.txt -o requirements.lock --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -45,6 +48,10 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -r requirements-test.txt
 	touch .venv/ready $@
+
+.venv/docs-ready: .venv/ready requirements-docs.txt
+	$(BIN)/python -m pip install -r requirements-docs.txt
+	touch $@
 
 .venv/parity-ready: .venv/test-ready requirements-parity.txt
 	$(BIN)/python -m pip install -r requirements-parity.txt

@@ -40,7 +40,7 @@ from sklearn import datasets
 
 from configs import from_scratch
 from vit_jax import data, experiment, feed
-from vit_jax.tools import prepare
+from vit_jax.tools.work import prepare
 
 SIZE, BATCH, IMAGES = 224, 64, 4096
 CROP = {'name': 'inception_crop', 'size': SIZE}

@@ -1,8 +1,9 @@
 r"""Fine-tunes any published checkpoint of the catalogue, on your images.
 
   python -m vit_jax.tools.zoo --pretrained '*'
-  python -m vit_jax.main --config.data.train=/my/images \
-      --config=configs/finetune.py:deit/deit3_small_patch16_224.fb_in1k
+  python -m vit_jax.main \
+      --config=configs/finetune.py:deit/deit3_small_patch16_224.fb_in1k \
+      --config.data.train=/my/images
 
 The architecture, the normalisation and the resizing are the checkpoint's; the
 rest is the fine-tuning of ViT and AugReg (arXiv:2106.10270, section 3.4) for

@@ -13,10 +13,17 @@ def unknown(word: object, *, known: Iterable[str], kind: str) -> ValueError:
   """The error that names `word`, the nearest known words, and all of them."""
   known = list(known)
   near = difflib.get_close_matches(str(word), known, n=3, cutoff=0.4)
+  if near:  # Without those that are much farther than the nearest.
+    least = 0.8 * _likeness(near[0], word)
+    near = [x for x in near if _likeness(x, word) > least]
   hint = f'Did you mean {" or ".join(map(repr, near))}? ' if near else ''
   return ValueError(
     f'Unknown {kind}: {word!r}. {hint}Known: {", ".join(known) or "none"}.'
   )
+
+
+def _likeness(known: str, word: object) -> float:
+  return difflib.SequenceMatcher(None, known, str(word)).ratio()
 
 
 def choose(table: Mapping[str, T], *, word: str, kind: str) -> T:

@@ -1,4 +1,14 @@
-"""Trains what a config says: `python -m vit_jax.main --config=FILE.py:ARG`."""
+r"""Trains what a config says: `python -m vit_jax.main --config=FILE.py:ARG`.
+
+For example:
+
+  python -m vit_jax.main --config=configs/quickstart.py
+  python -m vit_jax.main --config=configs/from_scratch.py:S_16 \
+      --config.data.train=/my/images --workdir=runs/mine
+
+configs/ has a file for each experiment, and configs/common.py says what each of
+the values is that --config.KEY=VALUE changes. A run that is there continues.
+"""
 
 import logging
 import pathlib
@@ -6,14 +16,12 @@ import signal
 import sys
 from collections.abc import Sequence
 
-import jax
 import ml_collections
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from vit_jax import compiled, metrics, processes
-from vit_jax.train import train
+from vit_jax.lookup import unknown
 
 FLAGS = flags.FLAGS
 
@@ -84,6 +92,7 @@ def read_config(words: Sequence[str]) -> ml_collections.ConfigDict:
   config_flags.DEFINE_config_file(
     **CONFIG_FLAG, flag_values=values, sys_argv=argv
   )
+  _find_config(argv)
   try:
     unused = values(argv)[1:]
   except FLAG_ERRORS as error:
@@ -97,6 +106,8 @@ def read_config(words: Sequence[str]) -> ml_collections.ConfigDict:
 
 def summary(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
   """Says how a run ended, where it lies, and what can be done with it."""
+  from vit_jax import metrics
+
   results = {
     name: value
     for name, value in metrics.newest(workdir).items()
@@ -119,15 +130,24 @@ The run lies in {workdir}. Next:
 """
 
 
-def main(_):
+def main(argv):
   """Trains, and says what to do next; a user's mistake is one message."""
+  if argv[1:]:
+    word = argv[1]
+    sys.exit(f'Error: {word!r} is no option. Did you mean --config={word}?')
+  if FLAGS.config is None:
+    sys.exit(f'Error: {USAGE}')
+  # They take seconds, which no --help and no misspelt flag should wait for.
+  import jax
+
+  from vit_jax import compiled, processes
+  from vit_jax.train import train
+
   # absl's own handler, here by now, would take its level for everybody.
   logging.basicConfig(level=logging.WARNING, format='%(message)s', force=True)
   # What orbax logs with whole stacks is raised as well.
   absl_logging.set_verbosity(absl_logging.FATAL)
   try:
-    if FLAGS.config is None:
-      raise ValueError(USAGE)
     compiled.keep()
     processes.meet(
       coordinator=FLAGS.coordinator,
@@ -153,11 +173,35 @@ def main(_):
 def _parse(argv: list[str]) -> list[str]:
   """Parses the flags; what is wrong in a config is a message, not a stack."""
   try:
+    _find_config(argv)
     return FLAGS(argv)
+  except flags.UnrecognizedFlagError as error:
+    sys.exit(f'Error: {_misspelt(error)}')
   except FLAG_ERRORS as error:
     if '--traceback' in argv:
       raise
     sys.exit(f'Error: {_cause(error)}')
+
+
+def _find_config(argv: Sequence[str]) -> None:
+  """Raises a ValueError that helps to spell, if there is no such file."""
+  for word in argv:
+    name, _, value = word.lstrip('-').partition('=')
+    path = pathlib.Path(value.partition(':')[0])
+    if name == 'config' and value and not path.exists():
+      known = map(str, sorted(path.parent.glob('*.py')))
+      raise unknown(str(path), known=known, kind='config file')
+
+
+def options() -> list[str]:
+  """The options of this command: '--config', '--workdir', ..."""
+  module = FLAGS.find_module_defining_flag('workdir')
+  return [f'--{flag.name}' for flag in FLAGS.flags_by_module_dict()[module]]
+
+
+def _misspelt(error: flags.UnrecognizedFlagError) -> ValueError:
+  word = f'--{error.flagname}'
+  return unknown(word, known=options(), kind='option')
 
 
 def _cause(error: BaseException) -> BaseException:

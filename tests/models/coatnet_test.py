@@ -15,7 +15,7 @@ from vit_jax.models.coatnet import (
 )
 from vit_jax.pretrained import flatten
 from vit_jax.pretrained.fit import fit
-from vit_jax.tools.zoo import cost
+from vit_jax.tools.work.zoo import cost
 
 SMALL = dict(
   stem_width=8, widths=(8,), depths=(1,), layout='T', strides=(2,), head_dim=4

@@ -15,7 +15,7 @@ from tests.parity.torch_models import (
 )
 from vit_jax import models
 from vit_jax.pretrained import torch_names
-from vit_jax.tools.export import export
+from vit_jax.tools.work.export import export
 
 pytestmark = pytest.mark.parity
 

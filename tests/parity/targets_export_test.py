@@ -12,7 +12,7 @@ from vit_jax import models
 from vit_jax.ops import augment
 from vit_jax.pretrained import join, split, torch_names
 from vit_jax.pretrained.targets import Subject
-from vit_jax.tools.export import export, with_positions
+from vit_jax.tools.work.export import export, with_positions
 
 pytestmark = pytest.mark.parity
 

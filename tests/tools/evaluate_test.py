@@ -5,6 +5,7 @@ import rich.table
 
 from vit_jax import metrics, tools
 from vit_jax.tools import command, evaluate
+from vit_jax.tools.work import evaluate as work
 
 
 def as_json(capsys, *args):
@@ -110,8 +111,8 @@ def test_features_are_judged_by_examples_of_the_run_or_others(
 def test_different_evaluators_share_a_table(small_run, capsys, monkeypatch):
   probe = {'name': 'knn', 'train': '', 'data': '', 'k': (3,)}
   suite = {'judged': {'name': 'classification', 'data': ''}, 'probed': probe}
-  monkeypatch.setitem(evaluate.SUITES, 'own', lambda **_: suite)
-  evaluate.main([f'--workdir={small_run}', '--suite=own'])
+  monkeypatch.setitem(work.SUITES, 'few_shot', lambda **_: suite)
+  evaluate.main([f'--workdir={small_run}', '--suite=few_shot'])
   out = capsys.readouterr().out
   for word in ('judged', 'probed', 'accuracy', '3nn'):
     assert word in out
@@ -121,6 +122,6 @@ def test_a_suite_that_is_not_here_says_so(small_run, monkeypatch, tmp_path):
   run = f'--workdir={small_run}'
   absent = {'name': 'knn', 'train': f'{tmp_path}/a', 'data': f'{tmp_path}/b'}
   suite = {'absent': absent | {'optional': True}}
-  monkeypatch.setitem(evaluate.SUITES, 'robustness', lambda **_: suite)
+  monkeypatch.setitem(work.SUITES, 'robustness', lambda **_: suite)
   with pytest.raises(ValueError, match='None of these data sets is here'):
     evaluate.main([run, '--suite=robustness'])

@@ -12,6 +12,7 @@ from configs import quickstart
 from vit_jax.models import vit
 from vit_jax.pretrained import files, google_npz, torch_names
 from vit_jax.tools import export
+from vit_jax.tools.work import export as work
 from vit_jax.train import train
 from vit_jax.trained import load
 
@@ -39,7 +40,7 @@ def run(workdir, target, *options):
 
 
 def params(workdir):
-  return export.subject(load(workdir)).params
+  return work.subject(load(workdir)).params
 
 
 @pytest.mark.parametrize('target', ['npz', 'stablehlo'])
@@ -113,7 +114,7 @@ def test_onnx_carries_what_its_user_must_know(workdir, tmp_path, capsys):
 @pytest.mark.parametrize('pos_embed', ['sincos2d', 'none'])
 def test_fixed_positions_become_parameters(pos_embed):
   model = vit.ViT(2, num_classes=3, pos_embed=pos_embed, **SIZE)
-  added = export.with_positions({}, model, grid=(2, 3))
+  added = work.with_positions({}, model, grid=(2, 3))
   assert added['pos_embed'].shape == (1, 1 + 6, 16)
   assert not added['pos_embed'][:, 0].any()
   assert added['pos_embed'][:, 1:].any() == (pos_embed == 'sincos2d')
@@ -122,12 +123,12 @@ def test_fixed_positions_become_parameters(pos_embed):
 def test_what_a_target_cannot_express_is_said_and_nothing_is_written(
   workdir, tmp_path
 ):
-  subject = export.subject(load(workdir))
+  subject = work.subject(load(workdir))
   fields = SIZE | {'pool': 'gap', 'layer_scale': 0.1}
   subject = subject._replace(model=vit.ViT(2, num_classes=10, **fields))
   images = np.zeros((1, 16, 16, 3), np.uint8)
   with pytest.raises(ValueError, match="pool='gap'.*layer_scale"):
-    export.export(subject, tmp_path / 'bad', to='hf', images=images)
+    work.export(subject, tmp_path / 'bad', to='hf', images=images)
   assert not list(tmp_path.iterdir())
 
 

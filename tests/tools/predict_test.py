@@ -6,6 +6,7 @@ import pytest
 
 from vit_jax import data, experiment
 from vit_jax.tools import command, predict
+from vit_jax.tools.work import predict as work
 from vit_jax.trained import load
 
 CLASSES = {'cat', 'cow', 'dog'}
@@ -76,7 +77,7 @@ def test_more_images_than_a_batch_are_each_named_once(
 ):
   address = f'{images}/all.npz'
   _, whole = as_json(capsys, f'--workdir={small_run}', address)
-  monkeypatch.setattr(predict, 'BATCH_SIZE', 8)
+  monkeypatch.setattr(work, 'BATCH_SIZE', 8)
   _, parts = as_json(capsys, f'--workdir={small_run}', address)
   assert [row['image'] for row in parts] == [row['image'] for row in whole]
   assert len(parts) == 20

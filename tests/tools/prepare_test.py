@@ -3,7 +3,9 @@ import PIL.Image
 import pytest
 
 from vit_jax import data
-from vit_jax.tools import prepare
+from vit_jax.tools import command
+from vit_jax.tools.prepare import main as prepare_main
+from vit_jax.tools.work import prepare
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def test_the_command_prepares_checks_and_refuses(
 
   def run(*args):
     monkeypatch.setattr('sys.argv', ['prepare', *args])
-    return prepare.command(prepare.main)
+    return command(prepare_main)
 
   args = (f'--data={folder}', f'--output={output}', '--size=10')
   assert run(*args) == 0

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from vit_jax import models
-from vit_jax.tools import scaling_laws, zoo
-from vit_jax.tools.scaling_laws import Law, Point
+from vit_jax.tools.scaling_laws import main as scaling_laws_main
+from vit_jax.tools.work import scaling_laws, zoo
+from vit_jax.tools.work.scaling_laws import Law, Point
 
 points = st.lists(
   st.builds(
@@ -96,7 +97,7 @@ def test_runs_are_drawn_with_their_frontier(small_run, tmp_path, capsys):
     row = {'step': step, 'test/loss': loss}
     (workdir / 'metrics.jsonl').write_text(json.dumps(row) + '\n')
   output = tmp_path / 'out.png'
-  scaling_laws.main(
+  scaling_laws_main(
     [f'{tmp_path}/runs/*', '--metric=test/loss', f'--output={output}']
   )
   out = capsys.readouterr().out

@@ -3,7 +3,8 @@ import functools
 import pytest
 
 from vit_jax import models
-from vit_jax.tools import zoo
+from vit_jax.tools.work import zoo
+from vit_jax.tools.zoo import main as zoo_main
 
 # Scaling ViT, table 2, in multiply-adds alone: the table's convention without
 # its element-wise part and its head, at 224 and 384 pixels.
@@ -53,7 +54,7 @@ def test_attention_pooling_costs_two_more_projections_of_all_tokens():
 
 
 def test_the_table_of_sizes_lists_what_the_pattern_finds(capsys):
-  zoo.main([r'vit (Ti|S)/16'])
+  zoo_main([r'vit (Ti|S)/16'])
   out = capsys.readouterr().out
   assert 'Ti/16' in out and '5.72' in out and '2.51' in out
   assert 'S/16' in out and '22.05' in out and '9.20' in out
@@ -71,22 +72,22 @@ def test_the_best_published_accuracy_and_the_weights_are_named():
 
 def test_a_pattern_that_finds_nothing_is_named():
   with pytest.raises(ValueError, match="'resnext' matches no model"):
-    zoo.main(['resnext'])
+    zoo_main(['resnext'])
 
 
 def test_the_scaling_table_prints_paper_and_ours(capsys):
-  zoo.main(['--table=scaling'])
+  zoo_main(['--table=scaling'])
   out = capsys.readouterr().out
   assert '965.3 | 965.3' in out and '2859.9 | 2859.9' in out
 
 
 def test_the_scaling_table_takes_no_pattern():
   with pytest.raises(SystemExit):
-    zoo.main(['vit', '--table=scaling'])
+    zoo_main(['vit', '--table=scaling'])
 
 
 def test_published_checkpoints_are_listed_by_a_pattern(capsys):
-  zoo.main(['--pretrained', 'B_16*'])
+  zoo_main(['--pretrained', 'B_16*'])
   out = capsys.readouterr().out
   assert 'augreg/B_16-imagenet2012-384' in out and '85.49' in out
   assert 'imagenet21k*' in out  # of zeroed heads
@@ -95,9 +96,9 @@ def test_published_checkpoints_are_listed_by_a_pattern(capsys):
 
 def test_a_pattern_without_published_checkpoints_is_named():
   with pytest.raises(ValueError, match="'X_1' matches no published"):
-    zoo.main(['--pretrained', 'X_1'])
+    zoo_main(['--pretrained', 'X_1'])
 
 
 def test_published_checkpoints_are_a_table_of_their_own():
   with pytest.raises(SystemExit):
-    zoo.main(['--pretrained', '*', '--table=scaling'])
+    zoo_main(['--pretrained', '*', '--table=scaling'])

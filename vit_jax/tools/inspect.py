@@ -15,30 +15,10 @@ And without a model:
 """
 
 import argparse
-import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
-import matplotlib.figure
-
-from vit_jax.tools import add_model, command, curves, load_model
-from vit_jax.tools.pictures import (
-  DPI,
-  Example,
-  attention,
-  attention_maps,
-  augmentations,
-  batches,
-  distance,
-  examples,
-  filters,
-  landscape,
-  positions,
-)
-from vit_jax.trained import Trained
-
-Arguments = argparse.Namespace
-Figure = matplotlib.figure.Figure
+from vit_jax.tools import Parser, add_model, command
 
 
 def _add_images(parser: argparse.ArgumentParser, *, most: int) -> None:
@@ -53,7 +33,7 @@ def _add_images(parser: argparse.ArgumentParser, *, most: int) -> None:
     '--most',
     type=positive,
     default=most,
-    help=f'images that are looked at (default: {most})',
+    help='images that are looked at',
   )
 
 
@@ -88,58 +68,12 @@ def _attention_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_heads(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
-    '--heads', type=positive, default=8, help='at most (default: 8)'
-  )
-
-
-def _attention(args: Arguments) -> Figure:
-  trained, found = _look(args)
-  if len(found) > 1:
-    raise ValueError(
-      f'attention draws one image, not {len(found)}: leave --most at 1.'
-    )
-  (example,) = found
-  return attention_maps.heads(
-    attention.layers(trained, example.image),
-    example.image,
-    chosen=args.layers,
-    query=args.query,
-    most=args.heads,
-  )
-
-
-def _look(args: Arguments) -> tuple[Trained, list[Example]]:
-  trained = load_model(args)
-  return trained, examples(trained, args.images, most=args.most)
-
-
-def _rollout(args: Arguments) -> Figure:
-  trained, found = _look(args)
-  maps = [
-    attention_maps.rollout(attention.layers(trained, example.image))
-    for example in found
-  ]
-  return attention_maps.rollouts(found, maps)
-
-
-def _distance(args: Arguments) -> Figure:
-  trained, found = _look(args)
-  images = [attention.layers(trained, example.image) for example in found]
-  return distance.draw(images, size=found[0].image.shape[:2])
+  parser.add_argument('--heads', type=positive, default=8, help='at most')
 
 
 def _posembed_arguments(parser: argparse.ArgumentParser) -> None:
   add_model(parser)
   _add_heads(parser)
-
-
-def _posembed(args: Arguments) -> Figure:
-  return positions.draw(load_model(args), most=args.heads)
-
-
-def _filters(args: Arguments) -> Figure:
-  return filters.draw(filters.first_layer(load_model(args)))
 
 
 def _landscape_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,60 +82,22 @@ def _landscape_arguments(parser: argparse.ArgumentParser) -> None:
     '--data', default='', help='labelled images (default: those of the run)'
   )
   parser.add_argument(
-    *('--most', '-n'), type=positive, default=512, help='images (default: 512)'
+    *('--most', '-n'), type=positive, default=512, help='images'
   )
-  parser.add_argument(
-    '--points', type=positive, default=21, help='per axis (default: 21)'
-  )
-  parser.add_argument(
-    '--reach', type=float, default=1.0, help='of the axes (default: 1)'
-  )
-  parser.add_argument('--seed', type=int, default=0, help='default: 0')
-
-
-def _landscape(args: Arguments) -> Figure:
-  trained = load_model(args)
-  found = landscape.read(trained, address=args.data, number=args.most)
-  steps, loss = landscape.surface(
-    trained, found, reach=args.reach, points=args.points | 1, seed=args.seed
-  )
-  number = sum(len(batch['label']) for batch in found)
-  title = f'Loss around the trained parameters, {number} images'
-  return landscape.draw(steps, loss, title=title)
+  parser.add_argument('--points', type=positive, default=21, help='per axis')
+  parser.add_argument('--reach', type=float, default=1.0, help='of the axes')
+  parser.add_argument('--seed', type=int, default=0, help='of what is drawn')
 
 
 def _batch_arguments(parser: argparse.ArgumentParser) -> None:
   add_model(parser)
-  parser.add_argument(
-    '--at', type=int, default=1, help='step of the training (default: 1)'
-  )
-  parser.add_argument(
-    '--most', type=positive, default=24, help='images (default: 24)'
-  )
-
-
-def _batch(args: Arguments) -> Figure:
-  trained = load_model(args)
-  config = trained.run['config']
-  seen = batches.load(trained, step=args.at)
-  return batches.draw(
-    seen,
-    class_names=trained.run['class_names'],
-    mean=config['normalize']['mean'],
-    std=config['normalize']['std'],
-    most=args.most,
-    step=args.at,
-  )
+  parser.add_argument('--at', type=int, default=1, help='step of the training')
+  parser.add_argument('--most', type=positive, default=24, help='images')
 
 
 def _augment_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('images', nargs='*', help='files; default: photographs')
-  parser.add_argument('--seed', type=int, default=0, help='default: 0')
-
-
-def _augment(args: Arguments) -> Figure:
-  images = augmentations.photographs(args.images)
-  return augmentations.contact_sheet(images, seed=args.seed)
+  parser.add_argument('--seed', type=int, default=0, help='of what is drawn')
 
 
 def _curves_arguments(parser: argparse.ArgumentParser) -> None:
@@ -216,52 +112,75 @@ def _curves_arguments(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def _curves(args: Arguments) -> Figure:
-  groups = curves.group([pathlib.Path(run) for run in args.runs])
-  return curves.draw(groups, metric=args.metric)
+EXAMPLE = 'example: python -m vit_jax.tools.inspect {view} -o {view}.png {args}'
+EXAMPLES = {
+  **dict.fromkeys(
+    ('attention', 'rollout', 'distance'),
+    "--workdir=runs/quickstart 'digits:test[:1]'",
+  ),
+  **dict.fromkeys(
+    ('batch', 'filters', 'landscape', 'posembed'), '--workdir=runs/quickstart'
+  ),
+  'augment': 'photo.jpg',
+  'curves': '--metric=test/accuracy runs/one runs/other',
+}
 
-
-# What can be looked at: its arguments, and what draws it.
-VIEWS: dict[
-  str,
-  tuple[
-    Callable[[argparse.ArgumentParser], None], Callable[[Arguments], Figure]
-  ],
-] = {
-  'attention': (_attention_arguments, _attention),
-  'augment': (_augment_arguments, _augment),
-  'batch': (_batch_arguments, _batch),
-  'curves': (_curves_arguments, _curves),
-  'distance': (lambda parser: _add_images(parser, most=16), _distance),
-  'filters': (add_model, _filters),
-  'landscape': (_landscape_arguments, _landscape),
-  'posembed': (_posembed_arguments, _posembed),
-  'rollout': (lambda parser: _add_images(parser, most=6), _rollout),
+# What can be looked at: a line, and its arguments.
+VIEWS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+  'attention': (
+    'what one token attends to, head by head',
+    _attention_arguments,
+  ),
+  'augment': ('every augmentation, on a contact sheet', _augment_arguments),
+  'batch': ('a training batch as the model sees it', _batch_arguments),
+  'curves': ('metrics over training, seeds as a band', _curves_arguments),
+  'distance': (
+    'how far each head looks, in pixels',
+    lambda parser: _add_images(parser, most=16),
+  ),
+  'filters': ('the filters of the first layer', add_model),
+  'landscape': (
+    'the loss around the trained parameters',
+    _landscape_arguments,
+  ),
+  'posembed': (
+    'position embeddings, or the biases of the attention',
+    _posembed_arguments,
+  ),
+  'rollout': (
+    'how much of each place reaches the head',
+    lambda parser: _add_images(parser, most=6),
+  ),
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command."""
-  parser = argparse.ArgumentParser(
-    prog='python -m vit_jax.tools.inspect',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  views = parser.add_subparsers(dest='view', required=True)
-  for name, (add_arguments, _) in VIEWS.items():
-    view = views.add_parser(name)
+def parser() -> Parser:
+  """Of the arguments."""
+  parser = Parser(prog='python -m vit_jax.tools.inspect', description=__doc__)
+  views = parser.add_subparsers(dest='view', required=True, metavar='VIEW')
+  for name, (line, add_arguments) in VIEWS.items():
+    view = views.add_parser(
+      name,
+      help=line,
+      description=f'Draws {line}.',
+      epilog=EXAMPLE.format(view=name, args=EXAMPLES[name]),
+    )
     view.add_argument(
       '-o', '--output', required=True, help='a picture: .png, .pdf, .svg'
     )
     view.add_argument(
-      '--dpi', type=positive, default=DPI, help=f'default: {DPI}'
+      '--dpi', type=positive, default=200, help='pixels an inch'
     )
     add_arguments(view)
-  args = parser.parse_args(argv)
-  _, draw = VIEWS[args.view]
-  draw(args).savefig(args.output, dpi=args.dpi)
-  print(f'Drawn in {args.output}')
-  return 0
+  return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command."""
+  args = parser().parse_args(argv)
+  from vit_jax.tools.work import inspect
+
+  return inspect.run(args)
 
 
 if __name__ == '__main__':

@@ -1,27 +1,14 @@
-"""Names what is in images: `python -m vit_jax.tools.predict --workdir=...`."""
+"""Names what is in images: `python -m vit_jax.tools.predict`."""
 
-import argparse
-import json
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import jax
-import numpy as np
-import rich.table
-
-from vit_jax import data
-from vit_jax.ops import losses
-from vit_jax.pretrained.catalogue import words
-from vit_jax.tools import add_model, command, load_model, show
-from vit_jax.trained import Trained
-
-BATCH_SIZE = 32
+from vit_jax.tools import Parser, add_model, command
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command; returns 1 if an image could not be read."""
-  parser = argparse.ArgumentParser(
+def parser() -> Parser:
+  """Of the arguments."""
+  parser = Parser(
     prog='python -m vit_jax.tools.predict',
     description='Prints the most probable classes of images.',
     epilog='example: python -m vit_jax.tools.predict '
@@ -34,81 +21,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     help='image files, folders of images, or addresses of data as in '
     'config.data.train',
   )
-  parser.add_argument(
-    '--top', type=int, default=3, help='classes per image (default: 3)'
-  )
+  parser.add_argument('--top', type=int, default=3, help='classes per image')
   parser.add_argument('--json', action='store_true', help='for programs')
-  args = parser.parse_args(argv)
-  trained = load_model(args)
-  rows = [
-    row
-    for source in data.unlabelled(
-      args.images, class_names=trained.run['class_names']
-    )
-    for row in predict(trained, source, top=args.top)
-  ]
-  if args.json:
-    print(json.dumps(rows, indent=2))
-  else:
-    show(_table(rows), title=trained.name)
-  return int(any(not row['classes'] for row in rows))
+  return parser
 
 
-def predict(
-  trained: Trained, source: data.Source, *, top: int
-) -> Iterator[dict[str, Any]]:
-  """Yields, for each image, its name and its `top` classes.
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns 1 if an image could not be read."""
+  args = parser().parse_args(argv)
+  from vit_jax.tools.work import predict
 
-  Yields:
-    {'image': name, 'classes': [{'class': name, 'probability': p}, ...]}, the
-    most probable first; no classes if the image could not be read.
-  """
-  config, names = trained.run['config'], trained.run['class_names']
-  loss = {'loss': 'softmax', **config['objective']}['loss']
-  link = losses.PROBABILITIES[loss]
-
-  @jax.jit
-  def probabilities(params, state, batch):
-    return link(trained.predict(params, state, batch).logits)
-
-  batches = data.one_pass(
-    source,
-    data.build_transforms(config['preprocess']),
-    batch_size=BATCH_SIZE,
-    num_threads=config['loader']['num_threads'],
-  )
-  index = 0
-  for batch in batches:
-    probability = np.asarray(
-      probabilities(trained.params, trained.state, batch)
-    )  # (B, K)
-    order = np.argsort(-probability, axis=-1)[:, :top]
-    for row in range(min(BATCH_SIZE, len(source) - index)):
-      yield {
-        'image': source.name(index),
-        'classes': [
-          {'class': words(names[k]), 'probability': float(probability[row, k])}
-          for k in order[row]
-          if batch['mask'][row]
-        ],
-      }
-      index += 1
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> rich.table.Table:
-  table = rich.table.Table()
-  table.add_column('image', overflow='fold')
-  table.add_column('class', overflow='fold')
-  table.add_column('probability', justify='right')
-  for row in rows:
-    classes = row['classes'] or [{'class': '(unreadable)', 'probability': 0.0}]
-    table.add_row(
-      row['image'],
-      '\n'.join(c['class'] for c in classes),
-      '\n'.join(f'{c["probability"]:.1%}' for c in classes),
-      end_section=len(classes) > 1,
-    )
-  return table
+  return predict.run(args)
 
 
 if __name__ == '__main__':

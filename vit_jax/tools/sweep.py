@@ -17,7 +17,6 @@ job of an array, such as Slurm's:
       configs/augreg.py:B_16,cifar100 --index=$SLURM_ARRAY_TASK_ID)"'
 """
 
-import argparse
 import ast
 import pathlib
 import runpy
@@ -25,8 +24,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from vit_jax.main import default_workdir
-from vit_jax.tools import command
+from vit_jax.main import default_workdir, options
+from vit_jax.tools import Parser, command
 
 
 def commands(
@@ -65,13 +64,12 @@ def comment(config: str) -> str:
   return '\n'.join(f'# {line}'.rstrip() for line in text.splitlines())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command."""
-  parser = argparse.ArgumentParser(
+def parser() -> Parser:
+  """Of the arguments, but for those of the runs."""
+  parser = Parser(
     prog='python -m vit_jax.tools.sweep',
     description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
+    handed_on=options(),
   )
   parser.add_argument('config', help='FILE or FILE:ARG, from configs/')
   parser.add_argument(
@@ -80,7 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument(
     '--workdir', default='runs', help='where the run directories go'
   )
-  args, flags = parser.parse_known_args(argv)
+  return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command."""
+  args, flags = parser().parse_known_args(argv)
   lines = commands(args.config, workdir=args.workdir, flags=flags)
   if args.index is not None:
     if not 0 <= args.index < len(lines):

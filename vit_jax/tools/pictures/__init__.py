@@ -7,7 +7,6 @@ import matplotlib.axes
 import matplotlib.cm
 import matplotlib.figure
 import numpy as np
-import sklearn.datasets
 from jaxtyping import UInt8
 
 from vit_jax import data
@@ -16,7 +15,6 @@ from vit_jax.trained import Trained
 # Of what has a zero and a largest value, and of what has a sign; both can be
 # read by the colour-blind and in print.
 SEQUENTIAL, DIVERGING = 'viridis', 'RdBu_r'
-DPI = 200
 # Of text, in points.
 TITLE, LABEL = 10, 8
 
@@ -51,6 +49,8 @@ def examples(
   transform = data.build_transforms(config['preprocess'])
   rng = np.random.default_rng(0)  # the preprocessing draws nothing
   if not inputs:
+    import sklearn.datasets  # Takes a second, and few need it.
+
     found = sklearn.datasets.load_sample_images()
     names = [str(name).rpartition('/')[2] for name in found.filenames]
     pairs = list(zip(names, found.images, strict=True))[:most]

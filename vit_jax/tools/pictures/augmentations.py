@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
-import sklearn.datasets
 from jaxtyping import UInt8
 
 from vit_jax import data
@@ -121,5 +120,8 @@ def photographs(paths: Sequence[str]) -> Images:
     ]
   )
   rng = np.random.default_rng(0)  # the crop draws nothing
-  images = found or sklearn.datasets.load_sample_images().images
-  return np.stack([square(image, rng) for image in images])
+  if not found:
+    import sklearn.datasets  # Takes a second, and few need it.
+
+    found = sklearn.datasets.load_sample_images().images
+  return np.stack([square(image, rng) for image in found])
