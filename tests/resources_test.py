@@ -64,6 +64,10 @@ def test_memory_files_and_disk_stay_as_they_are_over_10_000_steps(tmp_path):
         continue
       samples[rows[-1]['step'] if rows else 0] = sample
   assert process.returncode == 0, (tmp_path / 'log').read_text()
+  for thousand in range(STEPS // 1000):
+    part = [x for step, x in samples.items() if step // 1000 == thousand]
+    resident = statistics.median(x[0] for x in part) if part else 0
+    print(f'from step {thousand},000: {resident:.1f} MiB resident')
   # What is made once, such as buffers and compiled programs, is there by then.
   early = [x for step, x in samples.items() if 2_000 <= step < 4_000]
   late = [x for step, x in samples.items() if 8_000 <= step < STEPS]
