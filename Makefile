@@ -1,34 +1,46 @@
 # Each target prints the commands that it runs; the README gives them too.
 PYTHON ?= python3
-BIN := .venv/bin
+# The newest releases that requirements*.txt allow, or VERSIONS=oldest.
+VERSIONS ?= newest
+ifeq ($(VERSIONS),newest)
+VENV := .venv
+else ifeq ($(VERSIONS),oldest)
+VENV := .venv-oldest
+PINS := $(VENV)/pins.txt
+else
+$(error VERSIONS=$(VERSIONS) is neither newest nor oldest)
+endif
+BIN := $(VENV)/bin
+INSTALL := $(strip $(BIN)/python -m pip install $(PINS:%=-c %))
 
-.PHONY: quickstart test test-slow test-parity lint types format docs lock clean
+.PHONY: quickstart test test-slow test-parity lint types format docs lock audit \
+  clean
 
-quickstart: .venv/ready
+quickstart: $(VENV)/ready
 	$(BIN)/python -m vit_jax.main --config=configs/quickstart.py
 
-test: .venv/test-ready
+test: $(VENV)/test-ready
 	$(BIN)/python -m pytest -n 2
 
-test-slow: .venv/test-ready
+test-slow: $(VENV)/test-ready
 	$(BIN)/python -m pytest -m slow
 
-test-parity: .venv/parity-ready
+test-parity: $(VENV)/parity-ready
 	$(BIN)/python -m pytest -m parity
 
-lint: .venv/test-ready
+lint: $(VENV)/test-ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: .venv/test-ready
+types: $(VENV)/test-ready
 	$(BIN)/python -m pip install 'pyright>=1.1.414,<1.2'
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-format: .venv/test-ready
+format: $(VENV)/test-ready
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: .venv/docs-ready
+docs: $(VENV)/docs-ready
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 
 lock:
@@ -36,23 +48,34 @@ lock:
 	  --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --upgrade
 
+# Asks the database of known vulnerabilities, over the network.
+audit: $(VENV)/test-ready
+	$(BIN)/python -m pip install 'pip-audit>=2.9,<3'
+	$(BIN)/pip-audit --requirement requirements.lock --require-hashes \
+	  --disable-pip
+
 clean:
-	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest .cache .pytest_cache .ruff_cache .hypothesis
 
-.venv/ready: requirements.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -r requirements.txt
+# The lower bounds, as constraints.
+.venv-oldest/pins.txt: $(wildcard requirements*.txt)
+	mkdir -p $(@D)
+	sed -nE 's/^([A-Za-z0-9_.-]+)>=([0-9.]+).*/\1==\2/p' $^ > $@
+
+$(VENV)/ready: requirements.txt $(PINS)
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -r requirements.txt
 	touch $@
 
-.venv/test-ready: requirements.txt requirements-test.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -r requirements-test.txt
-	touch .venv/ready $@
+$(VENV)/test-ready: requirements.txt requirements-test.txt $(PINS)
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -r requirements-test.txt
+	touch $(VENV)/ready $@
 
-.venv/docs-ready: .venv/ready requirements-docs.txt
-	$(BIN)/python -m pip install -r requirements-docs.txt
+$(VENV)/docs-ready: $(VENV)/ready requirements-docs.txt
+	$(INSTALL) -r requirements-docs.txt
 	touch $@
 
-.venv/parity-ready: .venv/test-ready requirements-parity.txt
-	$(BIN)/python -m pip install -r requirements-parity.txt
+$(VENV)/parity-ready: $(VENV)/test-ready requirements-parity.txt
+	$(INSTALL) -r requirements-parity.txt
 	touch $@

@@ -184,6 +184,18 @@ def test_a_run_of_which_nothing_is_whole_does_not_start_over(workdir):
   assert restore(workdir)[0] == 2
 
 
+def test_of_damaged_checkpoints_the_newest_stay(workdir, monkeypatch, caplog):
+  monkeypatch.setattr(integrity, 'KEPT_ASIDE', 2)
+  checkpoints = workdir / 'checkpoints'
+  for age, name in enumerate(('9.damaged', '8.damaged', '9.damaged-2')):
+    (checkpoints / name).mkdir()
+    os.utime(checkpoints / name, (0, 1000 - age))
+  integrity.keep_whole(checkpoints)
+  left = {path.name for path in checkpoints.glob('*.damaged*')}
+  assert left == {'9.damaged', '8.damaged'}
+  assert '9.damaged-2 was set aside' in warnings(caplog)[0]
+
+
 def test_tools_refuse_a_damaged_model_and_change_nothing(workdir):
   flip(path_of(workdir, 3) / 'optimizer' / '_METADATA')
   checkpoint.read_model(workdir)  # it does not need that

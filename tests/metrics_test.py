@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 import time
 
@@ -45,6 +46,21 @@ def test_a_last_line_cut_short_is_dropped(tmp_path):
   path.write_text(path.read_text() + '{"step": 3, "train/lo')
   assert [row['step'] for row in metrics.read_rows(path)] == [1, 2]
   write(tmp_path, [3], first_step=2)
+  assert [row['step'] for row in written(tmp_path)] == [1, 2, 3]
+
+
+def test_a_run_that_starts_again_and_again_keeps_the_newest_event_files(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(metrics, 'MAX_EVENT_FILES', 3)
+  for age in range(5):
+    path = tmp_path / f'events.out.tfevents.{age}'
+    path.write_text('')
+    os.utime(path, (0, 1000 - age))
+  write(tmp_path, [1, 2])
+  left = {path.name.split('.')[3] for path in tmp_path.glob('events.*')}
+  assert {'0', '1'} < left and len(left) == 3
+  write(tmp_path, [2, 3], first_step=1)
   assert [row['step'] for row in written(tmp_path)] == [1, 2, 3]
 
 

@@ -7,7 +7,8 @@ them by hand); then one rename makes it count. It happens in the thread that
 writes checkpoints. Orbax itself guards only the index of its arrays by
 checksums, not their values.
 
-A checkpoint that is damaged is set aside under another name, never deleted.
+A checkpoint that is damaged is set aside under another name. Of those, the
+newest `KEPT_ASIDE` stay, once there is one that is whole.
 """
 
 import concurrent.futures
@@ -18,6 +19,7 @@ import json
 import logging
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,6 +36,7 @@ SUMS = 'SHA256SUMS'
 # those of earlier versions have none.
 MARK = {'checksums': SUMS}
 DAMAGED = '.damaged'
+KEPT_ASIDE = 3
 # Larger files are read when their checkpoint is.
 SMALL = 2**20
 # The record that orbax keeps of a checkpoint.
@@ -179,6 +182,12 @@ def keep_whole(directory: pathlib.Path) -> None:
         )
       else:
         max_bytes = SMALL
+    aside = sorted(
+      directory.glob(f'*{DAMAGED}*'), key=lambda path: path.stat().st_mtime
+    )
+    for path in aside[:-KEPT_ASIDE] if steps(directory) else ():
+      logger.warning('%s was set aside long ago; it is deleted.', path)
+      shutil.rmtree(path)
   multihost_utils.sync_global_devices('kept')
   damaged = sorted(path.name for path in directory.glob(f'*{DAMAGED}*'))
   if damaged and not steps(directory):

@@ -52,6 +52,7 @@ class Writer:
     partial.write_text(''.join(json.dumps(row) + '\n' for row in kept))
     partial.replace(path)
     self._file = path.open('a')
+    _forget_oldest(workdir)
     self._board = tensorboardX.SummaryWriter(
       str(workdir), purge_step=first_step + 1 if first_step else None
     )
@@ -191,6 +192,8 @@ class Clock:
     return values
 
 
+# What older ones say is in `metrics.jsonl`, whole.
+MAX_EVENT_FILES = 50
 # In the files, but not on the console.
 HIDDEN = {
   'step_seconds',
@@ -229,6 +232,15 @@ def newest(workdir: pathlib.Path) -> dict[str, float]:
     values.update(row)
   values.pop('step', None)
   return values
+
+
+def _forget_oldest(workdir: pathlib.Path):
+  """Deletes event files of TensorBoard; each start of a run adds one."""
+  events = sorted(
+    workdir.glob('events.out.tfevents.*'), key=lambda x: x.stat().st_mtime
+  )
+  for path in events[: -MAX_EVENT_FILES + 1]:
+    path.unlink()
 
 
 def _start_wandb(project: str, workdir: pathlib.Path, config: Mapping | None):

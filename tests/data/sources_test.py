@@ -263,7 +263,7 @@ def test_a_damaged_npz_file_is_a_clear_error(tmp_path):
       data.open(str(path))
   np.save(path.with_suffix('.npy'), np.zeros(3))
   path.with_suffix('.npy').rename(path)
-  with pytest.raises(ValueError, match='no .npz file'):
+  with pytest.raises(ValueError, match='and this is none'):
     data.open(str(path))
 
 

@@ -2,22 +2,16 @@
 
 import dataclasses
 import zipfile
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from vit_jax import archives
 from vit_jax.data import files
 
 NUM_TEST_DIGITS = 360
 ARRAYS = ('image', 'label', 'class_names')  # of an .npz file
-# What zipfile and NumPy raise besides ValueError: RuntimeError is of a zip
-# version or an encryption that nobody wrote, MemoryError of a shape.
-DAMAGED = (
-  *(zipfile.BadZipFile, zlib.error, EOFError),
-  *(RuntimeError, MemoryError),
-)
 # So many classes without a name are a label that is damaged.
 MAX_UNNAMED = 1_000_000
 
@@ -127,15 +121,10 @@ def npz(path: str, *, class_names: Sequence[str] | None) -> Arrays:
     ValueError: if the file is damaged, or holds something else.
   """
   whole = files.existing(path)
-  if not zipfile.is_zipfile(whole):
-    raise ValueError(f'{path} is damaged, or no .npz file, which are zipped.')
-  try:
-    with np.load(whole, allow_pickle=False) as file:
-      found = {name: file[name] for name in ARRAYS if name in file.files}
-      there = file.files
-  except DAMAGED as error:
-    raise ValueError(f'{path} is damaged: {error}') from error
+  found = archives.read_npz(whole, names=ARRAYS)
   if not {'image', 'label'} <= found.keys():
+    with zipfile.ZipFile(whole) as archive:
+      there = [name.removesuffix('.npy') for name in archive.namelist()]
     raise ValueError(
       f"{path} needs the arrays 'image' and 'label', but holds {there}."
     )

@@ -242,9 +242,16 @@ def _is_image(path: str) -> bool:
 
 def _files_below(folder: pathlib.Path) -> Iterator[str]:
   """Yields the paths of all files that are not hidden."""
-  # Subsets of large data sets are often folders of links.
+  # Subsets of large data sets are often folders of links. A link may lead back
+  # to where it stands, so a folder counts once.
+  seen = set()
   for parent, folders, names in os.walk(folder, followlinks=True):
-    folders[:] = [name for name in folders if not name.startswith('.')]
+    real = os.path.realpath(parent)
+    folders[:] = sorted(x for x in folders if not x.startswith('.'))
+    if real in seen:
+      folders.clear()
+      continue
+    seen.add(real)
     for name in names:
       if not name.startswith('.'):
         yield os.path.join(parent, name)

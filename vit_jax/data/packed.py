@@ -13,13 +13,13 @@ shares it among all processes. `tools/prepare.py` writes such a folder.
 import functools
 import pathlib
 import shutil
-import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from vit_jax import archives
 from vit_jax.data.files import SPLITS
 
 INDEX, PIXELS = 'index.npz', 'pixels.bin'
@@ -38,11 +38,11 @@ class Packed:
     """
     self.folder = folder
     try:
-      with np.load(folder / INDEX, allow_pickle=False) as index:
-        self.sizes, self.crc = index['sizes'], index['crc']  # (N, 2), (N,)
-        self.all_labels = index['labels']  # (N,) or (N, K)
-        self.class_names = tuple(map(str, index['class_names']))
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+      index = archives.read_npz(folder / INDEX)
+      self.sizes, self.crc = index['sizes'], index['crc']  # (N, 2), (N,)
+      self.all_labels = index['labels']  # (N,) or (N, K)
+      self.class_names = tuple(map(str, index['class_names']))
+    except (KeyError, ValueError, OSError) as error:
       raise ValueError(
         f'{folder / INDEX} is damaged ({error}); prepare the data again.'
       ) from error

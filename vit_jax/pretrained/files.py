@@ -6,20 +6,15 @@ Nothing here unpickles: a pickle can run any code when it is opened.
 import argparse
 import pathlib
 import zipfile
-import zlib
 
 import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from vit_jax import archives
+
 _FORMATS = '.npz, .safetensors, .bin, .pth, .pth.tar or .pt'
-# What zipfile and NumPy raise besides ValueError: RuntimeError is of a zip
-# version or an encryption that nobody wrote, MemoryError of a shape.
-_DAMAGED = (
-  *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
-  *(RuntimeError, MemoryError),
-)
 _AGAIN = 'Fetch it again from where it was published.'
 
 
@@ -70,24 +65,10 @@ def _widen(x: np.ndarray) -> np.ndarray:
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-  if not zipfile.is_zipfile(path):
-    raise ValueError(
-      f'{path} is damaged or was not read to its end: an .npz file is a zip '
-      f'archive, and this is none. {_AGAIN}'
-    )
   try:
-    with np.load(path, allow_pickle=False) as archive:
-      return {name: archive[name] for name in archive.files}
+    return archives.read_npz(path)
   except ValueError as error:
-    if 'allow_pickle' not in str(error):
-      raise ValueError(f'{path} is damaged: {error}. {_AGAIN}') from error
-    raise ValueError(
-      f'{path} holds pickled objects, which could run code when opened, and '
-      'only plain arrays are read. Save it again with np.savez of arrays of '
-      'numbers.'
-    ) from error
-  except _DAMAGED as error:
-    raise ValueError(f'{path} is damaged: {error}. {_AGAIN}') from error
+    raise ValueError(f'{error} {_AGAIN}') from error
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -107,6 +88,8 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
       f'{path} is a file of torch, which is not installed: pip install torch, '
       'or use the .safetensors file of the same model.'
     ) from error
+  if zipfile.is_zipfile(path):
+    archives.refuse_bombs(path)
   try:
     # Many programs save their flags beside the arrays: plain values.
     with torch.serialization.safe_globals([argparse.Namespace]):
