@@ -50,6 +50,9 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
   'coordinator_timeout', 300, 'Seconds to wait for the other processes.'
 )
+flags.DEFINE_bool(
+  'report', True, 'Write report.html, a page about the run, when it is done.'
+)
 flags.DEFINE_bool('traceback', False, 'Show the whole stack of an error.')
 
 # What parsing may raise: a config file is code.
@@ -148,6 +151,11 @@ def main(_):
     sys.exit(f'Error{processes.where()}: {error}')
   if jax.process_index() == 0:
     print(summary(FLAGS.config, workdir))
+    if FLAGS.report:
+      # What draws is not loaded before it is needed.
+      from vit_jax.tools import report
+
+      report.at_the_end(workdir)
 
 
 def _parse(argv: list[str]) -> list[str]:
