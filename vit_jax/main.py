@@ -122,6 +122,22 @@ The run lies in {workdir}. Next:
 """
 
 
+def write_report(workdir: pathlib.Path) -> None:
+  """Writes a page about a run that is done, which no failure here may undo.
+
+  Not for several processes: the model may be nowhere as a whole.
+  """
+  try:
+    # What draws takes seconds to import.
+    from vit_jax.tools import report
+
+    page = report.write(workdir, most=report.AT_THE_END)
+  except Exception as error:  # such as of a device without memory
+    print(f'There is no report: {error}', file=sys.stderr)
+  else:
+    print(f'Look at it in {page}')
+
+
 def main(_):
   """Trains, and says what to do next; a user's mistake is one message."""
   # absl's own handler, here by now, would take its level for everybody.
@@ -151,11 +167,8 @@ def main(_):
     sys.exit(f'Error{processes.where()}: {error}')
   if jax.process_index() == 0:
     print(summary(FLAGS.config, workdir))
-    if FLAGS.report:
-      # What draws is not loaded before it is needed.
-      from vit_jax.tools import report
-
-      report.at_the_end(workdir)
+    if FLAGS.report and jax.process_count() == 1:
+      write_report(workdir)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     description='Writes one page about a run, finished or not.',
     epilog='example: python -m vit_jax.tools.report --workdir=runs/quickstart',
   )
-  parser.add_argument('--workdir', required=True, help='a run directory')
+  parser.add_argument(
+    '--workdir', type=pathlib.Path, required=True, help='a run directory'
+  )
   parser.add_argument(
     '--step', type=int, help='which checkpoint; default: the newest'
   )
@@ -45,35 +47,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     '--most', type=int, help='examples of a set, evenly spread; default: all'
   )
   parser.add_argument(
-    '-o', '--output', help=f'default: {FILE} in the run directory'
+    *('-o', '--output'),
+    type=pathlib.Path,
+    help=f'default: {FILE} in the run directory',
   )
   args = parser.parse_args(argv)
-  workdir = pathlib.Path(args.workdir)
-  page = render(workdir, step=args.step, most=args.most)
-  output = pathlib.Path(args.output or workdir / FILE)
-  output.write_text(page)
-  print(f'Written to {output}')
+  page = write(args.workdir, args.output, step=args.step, most=args.most)
+  print(f'Written to {page}')
   return 0
 
 
-def at_the_end(workdir: pathlib.Path) -> pathlib.Path | None:
-  """Writes the page of a run that is finished, which no failure may undo.
-
-  Runs of several processes, whose model may be nowhere as a whole, leave it to
-  the command.
-
-  Returns:
-    Where it is; None if there is none, with a line that says why.
-  """
-  if jax.process_count() > 1:
-    return None
-  try:
-    page = render(workdir, most=AT_THE_END)
-    (workdir / FILE).write_text(page)
-  except Exception as error:  # also of a device that has no memory left
-    print(f'There is no report: {error}', file=sys.stderr)
-    return None
-  return workdir / FILE
+def write(
+  workdir: pathlib.Path,
+  output: pathlib.Path | None = None,
+  **options: Any,
+) -> pathlib.Path:
+  """Writes the page of a run, see `render`; returns where it is."""
+  output = output or workdir / FILE
+  output.write_text(render(workdir, **options), encoding='utf-8')
+  return output
 
 
 def render(

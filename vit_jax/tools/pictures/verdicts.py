@@ -109,12 +109,12 @@ def confusion(
   The colour is the share of the row.
   """
   k = len(matrix)
-  side = min(6.2, 2.6 + 0.26 * k)
+  side = min(6.6, 2.6 + 0.26 * k)
   figure = matplotlib.figure.Figure(figsize=(side, side), layout='constrained')
   axis = figure.subplots()
   shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
   axis.imshow(shares, cmap='Blues', vmin=0, vmax=1)
-  size = min(9.0, 0.62 * side * 72 / (3.2 * k))
+  size = min(9.0, 0.8 * side * 72 / (2.4 * k))
   for i, j in zip(*np.nonzero(matrix), strict=True):
     axis.text(
       j,
@@ -153,25 +153,19 @@ def reliability(bins: Bins) -> matplotlib.figure.Figure:
   there = bins.counts > 0
   accuracy, confidence = bins.accuracy[there], bins.confidence[there]
   above.bar(
-    middle[there],
-    accuracy,
-    0.92 * width,
-    color=COLORS[0],
-    label='accuracy',
-  )
-  above.bar(
-    middle[there],
-    confidence - accuracy,
-    0.92 * width,
-    bottom=accuracy,
-    color=COLORS[1],
-    alpha=0.35,
-    hatch='////',
-    edgecolor=COLORS[1],
-    linewidth=0.8,
-    label='gap to confidence',
+    middle[there], accuracy, 0.92 * width, color=COLORS[0], label='accuracy'
   )
   above.plot([0, 1], [0, 1], '--', color=GREY, lw=1.1, label='calibrated')
+  above.vlines(confidence, accuracy, confidence, color=COLORS[1], lw=2.2)
+  above.plot(
+    confidence,
+    confidence,
+    'o',
+    color=COLORS[1],
+    markeredgecolor='white',
+    label='confidence, and its gap',
+    clip_on=False,
+  )
   above.set(xlim=(0, 1), ylim=(0, 1))
   above.set_ylabel('accuracy', fontsize=LABEL + 1)
   above.legend(frameon=False, fontsize=LABEL, loc='upper left')
