@@ -5,11 +5,14 @@ import contextlib
 import http.client
 import json
 import socket
+import struct
 import sys
 import threading
 import time
+import zlib
 
 import cv2
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,6 +22,14 @@ from vit_jax.tools import command, demo, demo_server
 
 def png(image):
   return cv2.imencode('.png', image[..., ::-1])[1].tobytes()
+
+
+def claiming(height, width):
+  """A small file whose header claims this size."""
+  content = png(np.zeros((1, 1, 3), np.uint8))
+  header = b'IHDR' + struct.pack('>II', width, height) + content[24:29]
+  checksum = struct.pack('>I', zlib.crc32(header))
+  return content[:12] + header + checksum + content[33:]
 
 
 @pytest.fixture(scope='module')
@@ -68,7 +79,7 @@ def test_an_image_is_answered_with_its_classes_and_pictures(look):
   assert status == 200
   model = untrained('vit', **VIT)
   logits = model.predict(
-    model.params, model.state, {'image': image[None]}
+    model.params, model.state, {'image': jnp.asarray(image[None])}
   ).logits[0]
   expected = np.exp(logits) / np.exp(logits).sum()
   order = np.argsort(-expected)[:2]
@@ -99,13 +110,7 @@ def test_a_model_without_attention_shows_none():
     (b'<svg onload=alert(1)>', 422, 'Not an image in JPEG, PNG'),
     (png(noise())[:60], 422, 'Broken or truncated'),
     (png(np.zeros((1, 40, 3), np.uint8)), 422, 'has 40 x 1 pixels: crop it'),
-    (
-      png(np.zeros((1, 1, 3), np.uint8)).replace(
-        b'\x00\x00\x00\x01\x00\x00\x00\x01', b'\x00\x01\x00\x00\x00\x01\x00\x00'
-      ),
-      422,
-      'claims 65536 x 65536 pixels',
-    ),
+    (claiming(8000, 8000), 422, 'claims 8000 x 8000 pixels'),
     (bytes(21_000_000), 413, 'more than 20 MB'),
   ],
   ids=['empty', 'svg', 'cut', 'long', 'bomb', 'large'],
@@ -151,5 +156,6 @@ def test_the_page_names_the_model_and_its_limits(look):
 def test_without_the_extra_the_remedy_is_named(monkeypatch):
   monkeypatch.setitem(sys.modules, 'uvicorn', None)
   monkeypatch.delitem(sys.modules, 'vit_jax.tools.demo_server')
+  monkeypatch.delattr('vit_jax.tools.demo_server')
   said = command(lambda: demo.main(['--workdir=/nowhere']))
   assert "pip install 'vit_jax[demo]'" in said
