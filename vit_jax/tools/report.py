@@ -8,6 +8,7 @@ at any time; `vit_jax.main` makes it at the end of a run.
 
 import argparse
 import pathlib
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ import jinja2
 
 from vit_jax import checkpoint, metrics
 from vit_jax.experiment import open_data, open_eval
+from vit_jax.keys import is_optional
 from vit_jax.pretrained.catalogue import words
 from vit_jax.tools import command, judgement
 from vit_jax.tools.pictures import sources, verdicts
@@ -24,7 +26,7 @@ from vit_jax.trained import Trained, load
 
 FILE = 'report.html'
 # Examples of a set that are looked at when a run ends, at most.
-AT_THE_END = 2000
+AT_THE_END = 1000
 # Classes that are still told apart in a matrix; pairs that are listed of more.
 MATRIX, PAIRS = 25, 20
 PICTURE = 160  # pixels of the longer side, at most
@@ -94,16 +96,18 @@ def render(
     undefined=jinja2.StrictUndefined,
   ).get_template(FILE)
   drawn = verdicts.curves(rows)
+  newest = {name: value for row in rows for name, value in row.items()}
+  where = shlex.quote(str(workdir))
   return page.render(
     title=workdir.absolute().name,
     subtitle=_subtitle(config, trained),
-    facts=_facts(trained, rows, config['evals']),
-    results=_results(rows, config['evals']),
+    facts=_facts(trained, newest, config['evals']),
+    results=_results(newest, config['evals']),
     curves=sources.svg(drawn, alike='curves') if drawn else '',
     sets=sets,
     config=list(_flat(config)),
-    commands=f'python -m vit_jax.tools.evaluate --workdir={workdir}\n'
-    f'python -m vit_jax.tools.report --workdir={workdir}',
+    commands=f'python -m vit_jax.tools.evaluate --workdir={where}\n'
+    f'python -m vit_jax.tools.report --workdir={where}',
     versions='  '.join(f'{k} {x}' for k, x in run['versions'].items()),
   )
 
@@ -117,11 +121,10 @@ def _subtitle(config: Mapping[str, Any], trained: Trained | None) -> str:
 
 def _facts(
   trained: Trained | None,
-  rows: Sequence[Mapping[str, Any]],
+  newest: Mapping[str, Any],
   evals: Mapping[str, Any],
 ) -> list[tuple[str, str]]:
-  """What one wants to know first: values in words, by their names."""
-  newest = {name: value for row in rows for name, value in row.items()}
+  """What one wants to know first: names and values, in words."""
   facts = [
     (f'accuracy on {name}', f'{newest[f"{name}/accuracy"]:.2%}')
     for name in evals
@@ -146,10 +149,9 @@ def _rounded(number: int) -> str:
 
 
 def _results(
-  rows: Sequence[Mapping[str, Any]], evals: Mapping[str, Any]
+  newest: Mapping[str, Any], evals: Mapping[str, Any]
 ) -> dict[str, Any]:
   """A table of the newest value of each metric of each set."""
-  newest = {name: value for row in rows for name, value in row.items()}
   found = {
     name: {
       metric.removeprefix(f'{name}/'): value
@@ -190,6 +192,8 @@ def _sets(trained: Trained, *, most: int | None) -> Iterator[dict[str, Any]]:
       )
     except (ValueError, OSError) as error:
       # Such as data that are on another machine.
+      if is_optional(options):
+        continue
       yield {'name': name, 'problem': f'It could not be looked at: {error}'}
     else:
       yield _set(name, found)
