@@ -119,6 +119,7 @@ def _set_reports(config: ml_collections.ConfigDict) -> None:
   # vit_jax/divergence.py.
   config.on_divergence = 'stop'
   config.wandb = ''  # project
+  config.watch = ''  # 'histograms,batch,attention', see vit_jax/watch.py
 
 
 def evaluation(data: str, *, loss: str = 'softmax') -> dict[str, Any]:

@@ -42,7 +42,7 @@ ROOMS = {
 # Where the rooms meet.
 MEETING = {
   *('experiment', 'trained', 'step', 'feed', 'initialize', 'memory', 'train'),
-  *('main', 'tools'),
+  *('main', 'tools', 'watch'),
 }
 
 

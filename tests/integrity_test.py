@@ -313,8 +313,9 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path, caplog):
   log.write_text(log.read_text().partition('{"step": 5')[0])
   run = json.loads((tmp_path / 'run.json').read_text())
   config = ml_collections.ConfigDict(run['config'])
-  config.on_divergence = 'stop'  # these two are younger than that run
+  config.on_divergence = 'stop'  # these three are younger than that run
   config.memory_gib = None
+  config.watch = ''
   train(config, tmp_path)
   found = metrics.read_rows(log)
   assert [row['step'] for row in found] == [row['step'] for row in expected]

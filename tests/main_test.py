@@ -66,6 +66,8 @@ def test_a_good_run_ends_with_a_command_that_works(run):
   assert re.search(r'Done: .*test/accuracy 0\.\d+', result.stdout)
   assert f'The run lies in {workdir}.' in result.stdout
   assert f'tensorboard --logdir={workdir}' in result.stdout
+  assert f'Look at it in {workdir}/report.html' in result.stdout
+  assert 'accuracy on test' in (workdir / 'report.html').read_text()
   (line,) = [x for x in result.stdout.splitlines() if 'tools.predict' in x]
   python, _, module, *args = shlex.split(line)
   assert python == 'python' and f'--workdir={workdir}' in args

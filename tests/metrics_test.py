@@ -1,6 +1,10 @@
+import contextlib
+import io
 import json
+import logging
 import os
 import sys
+import termios
 import time
 
 import pytest
@@ -107,6 +111,111 @@ def test_steps_stand_below_each_other(tmp_path, capsys, clock):
   write(tmp_path, [9, 10])
   nine, ten = capsys.readouterr().out.splitlines()
   assert nine.index('/') == ten.index('/')
+
+
+@pytest.fixture
+def stdout(monkeypatch):
+  """Replaces standard output; returns what reads all that was written since."""
+
+  def replace(reader, writer):
+    monkeypatch.setattr(sys, 'stdout', os.fdopen(writer, 'w'))
+    os.set_blocking(reader, False)
+
+    def read():
+      parts = []
+      with contextlib.suppress(BlockingIOError):  # there is no more
+        while True:
+          parts.append(os.read(reader, 2**16))
+      return b''.join(parts).decode()
+
+    return read
+
+  return replace
+
+
+def terminal():
+  """A terminal of 90 columns: what it shows is read from the first."""
+  reader, writer = os.openpty()
+  termios.tcsetwinsize(writer, (40, 90))
+  return reader, writer
+
+
+def on_screen(text):
+  """The lines that a terminal shows after this; `\\r` goes back to column 0."""
+  lines = []
+  for line in text.replace('\r\n', '\n').split('\n'):
+    shown = ''
+    for part in line.split('\r'):
+      shown = part + shown[len(part) :]
+    lines.append(shown.rstrip())
+  return lines
+
+
+def test_in_a_terminal_one_line_is_rewritten_below_the_others(tmp_path, stdout):
+  read = stdout(*terminal())
+  with metrics.Writer(tmp_path, first_step=0, total_steps=40) as writer:
+    writer.advance(1)
+    writer.advance(10)
+    writer.scalars(10, {'train/loss': 0.25})
+    before = read()
+    writer.scalars(10, {'test/accuracy': 0.5})
+    *lines, bar = on_screen(before + read())
+  assert [line.split()[0] for line in lines] == ['First', '10/40', '10/40']
+  assert '25%|' in bar and '10/40 [' in bar and 'train/loss 0.25' in bar
+  # It is gone when the run is over.
+  assert on_screen(read())[-1] == ''
+
+
+def test_a_log_file_has_plain_lines_at_once_and_no_bar(tmp_path, stdout):
+  read = stdout(*os.pipe())
+  with metrics.Writer(tmp_path, first_step=0, total_steps=40) as writer:
+    writer.advance(1)
+    writer.scalars(1, {'train/loss': 0.25})
+    assert read().splitlines()[1].startswith(' 1/40   2%  eta')
+    writer.advance(2)
+    writer.message('said')
+  assert read() == 'said\n'
+
+
+def test_a_notebook_has_the_bar_as_well(tmp_path, monkeypatch):
+  kind = type('OutStream', (io.StringIO,), {'__module__': 'ipykernel.iostream'})
+  monkeypatch.setattr(sys, 'stdout', kind())
+  with metrics.Writer(tmp_path, first_step=0, total_steps=40) as writer:
+    for step in range(1, 41):
+      writer.advance(step)
+      writer.scalars(step, {'train/loss': 1 / step})
+  assert '\r  2%|' in sys.stdout.getvalue()
+  lines = on_screen(sys.stdout.getvalue())
+  assert len(lines) == 1 + 40 + 1 and '|' not in ''.join(lines)
+
+
+def test_training_has_a_line_for_each_per_cent_or_minute(
+  tmp_path, capsys, clock
+):
+  with metrics.Writer(tmp_path, first_step=0, total_steps=10_000) as writer:
+    for step in range(1, 1001):
+      writer.scalars(step, {'train/loss': 1.0})
+      clock(2.5)
+    writer.scalars(1000, {'test/loss': 1.0})
+  shown = [line.split('/')[0] for line in capsys.readouterr().out.splitlines()]
+  assert len(written(tmp_path)) == 1001
+  # A per cent is 100 steps, a minute 24.
+  first = [1, 25, 49, 73, 97, 100, 124, 148, 172, 196, 200]
+  assert [int(x.replace(',', '')) for x in shown[:11]] == first
+  assert len(shown) == 5 + 9 * 5 + 1 + 1
+  assert shown[-2:] == [' 1,000', ' 1,000']
+
+
+def test_a_warning_does_not_tear_the_bar(tmp_path, stdout, monkeypatch):
+  read = stdout(*terminal())
+  handler = logging.StreamHandler(sys.stdout)
+  monkeypatch.setattr(logging.root, 'handlers', [handler])
+  with metrics.Writer(tmp_path, first_step=0, total_steps=40) as writer:
+    writer.advance(1)
+    logging.getLogger('vit_jax').warning('a bad image')
+    *lines, bar = on_screen(read())
+  assert lines[-1] == 'a bad image' and '1/40' in bar
+  assert logging.root.handlers == [handler]
 
 
 def test_a_clock_counts_neither_compilation_nor_what_is_not_a_step(clock):

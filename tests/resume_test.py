@@ -21,6 +21,7 @@ COMMAND = (
   '--config.log_every=5 steps',
   '--config.eval_every=10 steps',
   '--config.checkpoint.every=7 steps',
+  '--noreport',
 )
 TIMES = {
   *('images_per_second', 'step_seconds', 'data_seconds', 'compute_seconds'),

@@ -44,6 +44,7 @@ FREE = (
   'config.model.scan',
   'config.on_divergence',
   'config.wandb',
+  'config.watch',
 )
 # What may change when a run goes on as another one, see `branch`.
 BRANCHING = (

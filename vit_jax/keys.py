@@ -19,7 +19,10 @@ KEYS = (
   *('objective', 'optim', 'init', 'data', 'loader', 'transforms', 'preprocess'),
   *('augment', 'normalize', 'evals', 'eval_batch_size', 'eval_every'),
   *('log_every', 'checkpoint', 'on_divergence', 'mesh', 'memory_gib', 'wandb'),
+  'watch',
 )
+# What `watch` may name, see vit_jax/watch.py.
+VIEWS = ('attention', 'batch', 'histograms')
 DTYPES = ('bfloat16', 'float16', 'float32')
 SECTIONS = {
   'checkpoint': ('every', 'keep', 'best', 'best_mode'),
@@ -59,6 +62,9 @@ def check_keys(config: Mapping[str, Any]) -> None:
       f'config.accumulate={parts} is no number of micro-batches: give 1 or '
       f'more, or {AUTO} for as many as the memory asks for.'
     )
+  for view in views(config):
+    if view not in VIEWS:
+      raise unknown(view, known=VIEWS, kind='name in config.watch')
   policy = config['on_divergence']
   if policy not in divergence.POLICIES:
     raise unknown(policy, known=divergence.POLICIES, kind='on_divergence')
@@ -91,6 +97,11 @@ def check_keys(config: Mapping[str, Any]) -> None:
         f'config.evals.{name} has no "data": give an address, or "" for what '
         'is held out of the training data.'
       )
+
+
+def views(config: Mapping[str, Any]) -> list[str]:
+  """The names in config.watch."""
+  return [name.strip() for name in config['watch'].split(',') if name.strip()]
 
 
 def is_optional(options: Mapping[str, Any]) -> bool:

@@ -58,6 +58,9 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
   'coordinator_timeout', 300, 'Seconds to wait for the other processes.'
 )
+flags.DEFINE_bool(
+  'report', True, 'Write report.html, a page about the run, when it is done.'
+)
 flags.DEFINE_bool('traceback', False, 'Show the whole stack of an error.')
 
 # What parsing may raise: a config file is code.
@@ -130,6 +133,22 @@ The run lies in {workdir}. Next:
 """
 
 
+def write_report(workdir: pathlib.Path) -> None:
+  """Writes a page about a run that is done, which no failure here may undo.
+
+  Not for several processes: the model may be nowhere as a whole.
+  """
+  try:
+    # What draws takes seconds to import.
+    from vit_jax.tools import report
+
+    page = report.write(workdir, most=report.AT_THE_END)
+  except Exception as error:  # such as of a device without memory
+    print(f'There is no report: {error}', file=sys.stderr)
+  else:
+    print(f'Look at it in {page}')
+
+
 def main(argv):
   """Trains, and says what to do next; a user's mistake is one message."""
   if argv[1:]:
@@ -168,6 +187,8 @@ def main(argv):
     sys.exit(f'Error{processes.where()}: {error}')
   if jax.process_index() == 0:
     print(summary(FLAGS.config, workdir))
+    if FLAGS.report and jax.process_count() == 1:
+      write_report(workdir)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -3,11 +3,15 @@
 import contextlib
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import tqdm
+import tqdm.contrib.logging
 
 from vit_jax import chips
 
@@ -18,8 +22,35 @@ def peak_flops(device_kind: str) -> float | None:
   return chip.peak_flops if chip else None
 
 
+# Between two lines of training on the console, unless a per cent of the run
+# has passed; in seconds. A run of days would fill its log file.
+QUIET = 60
+
+
+class Histogram(NamedTuple):
+  """What is known of many numbers.
+
+  Attributes:
+    least, largest: of them, ().
+    sum, sum_of_squares: of them, ().
+    limits: of buckets, (k,): a number is in the first that it does not exceed.
+    counts: of the numbers in each bucket, (k,).
+  """
+
+  least: Any
+  largest: Any
+  sum: Any
+  sum_of_squares: Any
+  limits: Any
+  counts: Any
+
+
 class Writer:
   """Writes one row of scalars a report; only the first process writes.
+
+  The files hold every row. The console has a line for each evaluation, and for
+  training as many as can be read, see `QUIET`; below them, in a terminal and in
+  a notebook, a bar that is rewritten in place.
 
   On resume the rows after `first_step` are dropped, because the steps that
   they report are about to be repeated: no row is missing and none is twice.
@@ -41,6 +72,9 @@ class Writer:
     self._began = time.monotonic() if began is None else began
     self._writes = jax.process_index() == 0
     self._wandb = None
+    self._bar = None
+    self._shown = (-1, 0.0)  # per cent and time of the newest line of training
+    self._exits = contextlib.ExitStack()
     if not self._writes:
       return
     # Imports torch where it is installed, which no tool should wait for.
@@ -56,15 +90,6 @@ class Writer:
     self._board = tensorboardX.SummaryWriter(
       str(workdir), purge_step=first_step + 1 if first_step else None
     )
-    # `disable=None` keeps the bar out of log files.
-    self._bar = tqdm.tqdm(
-      total=total_steps,
-      initial=first_step,
-      unit='step',
-      disable=None,
-      dynamic_ncols=True,
-      leave=False,
-    )
     if wandb_project:
       self._wandb = _start_wandb(wandb_project, workdir, config)
 
@@ -74,7 +99,11 @@ class Writer:
       self._stepped = time.monotonic()
       seconds = self._stepped - self._began
       self.message(f'First step after {seconds:.1f} s: setting up, compiling.')
-    if self._writes:
+      if self._writes:
+        self._bar = self._exits.enter_context(_bar(step, self._total))
+        # A warning does not tear the bar either.
+        self._exits.enter_context(tqdm.contrib.logging.logging_redirect_tqdm())
+    elif self._writes:
       self._bar.update(step - self._bar.n)
 
   def scalars(self, step: int, values: Mapping[str, float]):
@@ -93,20 +122,55 @@ class Writer:
       self._board.add_scalar(name, value, step)
     if self._wandb:
       self._wandb.log(dict(values), step=step)
-    self.message(self._line(step, values))
+    trains = any(name.startswith('train/') for name in values)
+    if self._bar is not None and trains:
+      self._bar.set_postfix_str(_shown(values), refresh=False)
+    if not trains or self._is_due(step):
+      self.message(self._line(step, values))
+
+  def images(self, step: int, values: Mapping[str, np.ndarray]):
+    """Shows pictures, uint8 (h, w, 3), in TensorBoard."""
+    if self._writes:
+      for name, value in values.items():
+        self._board.add_image(name, value, step, dataformats='HWC')
+
+  def histograms(self, step: int, values: Mapping[str, Histogram]):
+    """Shows how numbers are distributed, in TensorBoard."""
+    if self._writes:
+      for name, x in values.items():
+        self._board.add_histogram_raw(
+          name,
+          min=float(x.least),
+          max=float(x.largest),
+          num=int(x.counts.sum()),
+          sum=float(x.sum),
+          sum_squares=float(x.sum_of_squares),
+          bucket_limits=x.limits.tolist(),
+          bucket_counts=x.counts.tolist(),
+          global_step=step,
+        )
 
   def message(self, text: str):
     """Prints a line without tearing the progress bar."""
     if self._writes:
       tqdm.tqdm.write(text)
+      sys.stdout.flush()  # a pipe would keep it for long
+
+  def _is_due(self, step: int) -> bool:
+    """Whether it is time for another line of training."""
+    percent, now = 100 * step // self._total, time.monotonic()
+    due = percent > self._shown[0] or now - self._shown[1] >= QUIET
+    if due:
+      self._shown = percent, now
+    return due
 
   def __enter__(self):
     return self
 
   def __exit__(self, *_):
     """Flushes and closes everything."""
+    self._exits.close()
     if self._writes:
-      self._bar.close()
       # What does not fit on the disk was told when it was written.
       for file in (self._file, self._board):
         with contextlib.suppress(OSError):
@@ -115,14 +179,9 @@ class Writer:
         self._wandb.finish()
 
   def _line(self, step: int, values: Mapping[str, float]) -> str:
-    shown = '  '.join(
-      f'{SHORT[name] if name in SHORT else name} {number(value)}'
-      for name, value in values.items()
-      if name.rpartition('/')[2] not in HIDDEN
-    )
     done = f'{step:>{len(f"{self._total:,}")},}/{self._total:,}'
     eta = self._eta(step)
-    return f'{done} {step / self._total:4.0%}  eta {eta}  {shown}'
+    return f'{done} {step / self._total:4.0%}  eta {eta}  {_shown(values)}'
 
   def _eta(self, step: int) -> str:
     # The first step came with all that is done once.
@@ -131,6 +190,27 @@ class Writer:
       return '?'
     seconds = (time.monotonic() - self._stepped) / steps
     return tqdm.tqdm.format_interval(seconds * (self._total - step))
+
+
+def _bar(step: int, total: int) -> tqdm.tqdm:
+  """A bar below the lines, in a terminal and in a notebook only.
+
+  It stands where the lines go, so that none of the two is anywhere without the
+  other (`| tee log` is no terminal), and its time left is that of the lines.
+  """
+  in_notebook = type(sys.stdout).__module__.startswith('ipykernel.')
+  return tqdm.tqdm(
+    total=total,
+    initial=step,
+    unit='step',
+    file=sys.stdout,
+    disable=False if in_notebook else None,
+    # Notebooks know no width.
+    **({'ncols': 100} if in_notebook else {'dynamic_ncols': True}),
+    mininterval=0.5,
+    smoothing=0,
+    leave=False,
+  )
 
 
 class Clock:
@@ -205,6 +285,15 @@ HIDDEN = {
   'skipped_in_a_row',
 }
 SHORT = {'images_per_second': 'images/s'}
+
+
+def _shown(values: Mapping[str, float]) -> str:
+  """What matters of a row, for people."""
+  return '  '.join(
+    f'{SHORT[name] if name in SHORT else name} {number(value)}'
+    for name, value in values.items()
+    if name.rpartition('/')[2] not in HIDDEN
+  )
 
 
 def number(value: float) -> str:

@@ -92,6 +92,40 @@ def make_step(experiment: Experiment) -> Step:
     ValueError: if the augmentation is not possible.
   """
   config, objective = experiment.config, experiment.objective
+  optimizer, gradients = experiment.optimizer, make_gradients(experiment)
+
+  def step(ts, batch):
+    grads, (state, scalars) = gradients(ts, batch)
+    # A step that was skipped counts for these only.
+    updates = ts.step - ts.detours.skipped
+    delta, opt_state = optimizer.tx.update(grads, ts.opt_state, ts.params)
+    params = optax.apply_updates(ts.params, delta)
+    scalars = {
+      **scalars,
+      'grad_norm': optax.tree.norm(grads),
+      'learning_rate': jnp.asarray(optimizer.learning_rate(updates)),
+    }
+    state = objective.after_step(params, state, updates)
+    newest = objective.judged(params, state)
+    if optimizer.average:
+      ema = newest | {'params': optimizer.average(opt_state, params)}
+    else:
+      ema = moving_average(ts.ema, newest, updates, decay=config['ema'])
+    new = TrainState(ts.step + 1, params, state, opt_state, ema, ts.detours)
+    return end_of_step(new, ts, scalars, policy=config['on_divergence'])
+
+  return step
+
+
+def make_gradients(
+  experiment: Experiment,
+) -> Callable[[TrainState, Batch], tuple[Params, tuple[State, Metrics]]]:
+  """Returns (TrainState, uint8 batch) -> gradients, (state, metrics), pure.
+
+  Raises:
+    ValueError: if the augmentation is not possible.
+  """
+  config, objective = experiment.config, experiment.objective
   optimizer = experiment.optimizer
   assert config['accumulate'] >= 1, 'see memory.settle'
   augment_image = augment.pipeline(config['augment'], **config['normalize'])
@@ -114,11 +148,14 @@ def make_step(experiment: Experiment) -> Step:
     with keep_split(len(image)):
       return objective.loss(params, state, batch, rng)
 
-  def gradients(ts, batch, rng, updates):
+  def gradients(ts, batch):
+    # Of the seed and the step alone: a resumed run draws the same numbers.
+    rng = jax.random.fold_in(jax.random.key(config['seed']), ts.step)
     grad_fn = jax.grad(loss_fn, has_aux=True)
     if config['accumulate'] > 1:
       grad_fn = accumulate(grad_fn, parts=config['accumulate'])
     if sam := optimizer.sam:
+      updates = ts.step - ts.detours.skipped
       grad_fn = sharpness_aware(
         grad_fn, rho=sam.rho(updates), alpha=sam.alpha, frozen=sam.frozen
       )
@@ -128,29 +165,14 @@ def make_step(experiment: Experiment) -> Step:
         )
     return grad_fn(ts.params, ts.state, batch, rng)
 
-  def step(ts, batch):
-    # Of the seed and the step alone: a resumed run draws the same numbers.
-    rng = jax.random.fold_in(jax.random.key(config['seed']), ts.step)
-    # A step that was skipped counts for these only.
-    updates = ts.step - ts.detours.skipped
-    grads, (state, scalars) = gradients(ts, batch, rng, updates)
-    delta, opt_state = optimizer.tx.update(grads, ts.opt_state, ts.params)
-    params = optax.apply_updates(ts.params, delta)
-    scalars = {
-      **scalars,
-      'grad_norm': optax.tree.norm(grads),
-      'learning_rate': jnp.asarray(optimizer.learning_rate(updates)),
-    }
-    state = objective.after_step(params, state, updates)
-    newest = objective.judged(params, state)
-    if optimizer.average:
-      ema = newest | {'params': optimizer.average(opt_state, params)}
-    else:
-      ema = moving_average(ts.ema, newest, updates, decay=config['ema'])
-    new = TrainState(ts.step + 1, params, state, opt_state, ema, ts.detours)
-    return end_of_step(new, ts, scalars, policy=config['on_divergence'])
+  return gradients
 
-  return step
+
+def judged(experiment: Experiment, ts: TrainState) -> dict[str, Any]:
+  """The `params` and `state` that are evaluated: averages, if there are any."""
+  if ts.ema is not None:
+    return ts.ema
+  return experiment.objective.judged(ts.params, ts.state)
 
 
 def end_of_step(

@@ -22,11 +22,12 @@ from vit_jax import (
   metrics,
   processes,
   sharding,
+  watch,
 )
 from vit_jax.experiment import Experiment, build
 from vit_jax.initialize import initialize
 from vit_jax.models import scan
-from vit_jax.step import Step, TrainState, jit_step, make_init
+from vit_jax.step import Step, TrainState, jit_step, judged, make_init
 from vit_jax.types import Batch
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ def go_on(
   """Trains to the end, from the newest checkpoint, and if need be again."""
   ts = restore_or_init(experiment, checkpoints)
   train_step = step or jit_step(experiment, ts)
+  look = watch.build(experiment, ts)
   tries = collections.Counter()
   while True:
     # The step takes the place of `ts`.
@@ -114,7 +116,9 @@ def go_on(
       config=run['config'],
     ) as writer:
       try:
-        return loop(experiment, ts, train_step, batches, checkpoints, writer)
+        return loop(
+          *(experiment, ts, train_step, batches, checkpoints, writer, look)
+        )
       except divergence.Diverged as error:
         diverged = error
     began, last = time.monotonic(), checkpoints.latest()
@@ -137,6 +141,7 @@ def loop(
   batches: Iterator[Batch],
   checkpoints: checkpoint.Checkpoints,
   writer: metrics.Writer,
+  look: watch.Look,
 ):
   """Runs the steps that are left."""
   config, total = experiment.config, experiment.total_steps
@@ -174,6 +179,8 @@ def loop(
         results = evaluate(experiment, ts) if evaluates else {}
         if results:
           writer.scalars(step, results)
+        if evaluates:
+          look(ts, batch, writer)
         if saves:
           save(checkpoints, ts, results)
         if stops:
@@ -191,13 +198,11 @@ def due(step: int, every: int, total: int) -> bool:
 
 def evaluate(experiment: Experiment, ts: TrainState) -> dict[str, float]:
   """Runs every evaluator; names its results like 'test/accuracy'."""
-  judged = ts.ema
-  if judged is None:
-    judged = experiment.objective.judged(ts.params, ts.state)
+  model = judged(experiment, ts)
   return {
     f'{name}/{key}': value
     for name, run in experiment.evals.items()
-    for key, value in run(judged['params'], judged['state']).items()
+    for key, value in run(model['params'], model['state']).items()
   }
 
 

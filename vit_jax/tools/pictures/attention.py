@@ -5,7 +5,8 @@ All attention goes through `layers.attention.DotProduct` or, in DiNAT, through
 no model does anything for it, and training nothing at all.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -21,9 +22,9 @@ from vit_jax.layers.neighborhood import (
   neighborhood_attention,
 )
 from vit_jax.layers.window import largest_window, within_windows
-from vit_jax.models import mobile_former, mobilevit, pvt_v2, swin, swin_v2
+from vit_jax.models import mobile_former, mobilevit, pvt_v2, scan, swin, swin_v2
 from vit_jax.trained import Trained
-from vit_jax.types import Array
+from vit_jax.types import Array, Params, State
 
 Positions = Float[np.ndarray, 'w n 2']
 Size = tuple[int, int]
@@ -127,37 +128,56 @@ def layers(trained: Trained, image: UInt8[np.ndarray, 'h w c']) -> list[Layer]:
   Raises:
     ValueError: if the model has none.
   """
-  config = dict(trained.run['config'])
-  # What is seen inside of a part that is traced apart could not leave it.
-  spec = {k: x for k, x in config['model'].items() if k != 'remat'}
-  config['model'] = spec
-  objective = build_objective(
-    config, num_classes=len(trained.run['class_names'])
+  see = make_see(
+    trained.run['config'], num_classes=len(trained.run['class_names'])
   )
+  return see(trained.params, trained.state, image)
+
+
+def make_see(
+  config: Mapping[str, Any], *, num_classes: int, out_shardings: Any = None
+) -> Callable[[Params, State, UInt8[np.ndarray, 'h w c']], list[Layer]]:
+  """Returns `layers` for a model whose parameters change; it compiles once.
+
+  Args:
+    config: of the run.
+    num_classes: of its head.
+    out_shardings: of the weights, where several devices compute them.
+  """
+  config = dict(config)
+  # What is seen inside of a part that is traced apart could not leave it.
+  spec = {
+    k: x for k, x in config['model'].items() if k not in ('remat', 'scan')
+  }
+  config['model'] = spec
+  objective = build_objective(config, num_classes=num_classes)
   predict = make_predict(config, objective)
   seen = _Seen({}, {}, {})
 
-  @jax.jit
+  @functools.partial(jax.jit, out_shardings=out_shardings)
   def run(params, state, batch):
+    params, state = scan.unstack_blocks((params, state))
     with nn.intercept_methods(lambda *args: _see(seen, *args)):
       predict(params, state, batch)
     return dict(enumerate(seen.weights.values()))
 
-  batch = dummy_batch(image.shape) | {'image': image[None]}
-  found = run(trained.params, trained.state, batch)
-  size = image.shape[:2]
-  placed = [
-    _place(path, np.asarray(found[i]), seen=seen, size=size)
-    for i, path in enumerate(seen.weights)
-  ]
-  if not (kept := [layer for layer in placed if layer is not None]):
-    raise ValueError(
-      f'{spec["name"]} has no attention weights between places of '
-      'the image; models that have them are cpvt, coatnet, cvt, deit, dinat, '
-      'mobile_former, mobilevit, pvt, pvt_v2, swin, swin_v2, t2t_vit, tnt, '
-      'twins_pcpvt and vit.'
-    )
-  return kept
+  def see(params, state, image):
+    batch = jax.tree.map(np.asarray, dummy_batch(image.shape))
+    found = run(params, state, batch | {'image': image[None]})
+    placed = [
+      _place(path, np.asarray(found[i]), seen=seen, size=image.shape[:2])
+      for i, path in enumerate(seen.weights)
+    ]
+    if not (kept := [layer for layer in placed if layer is not None]):
+      raise ValueError(
+        f'{spec["name"]} has no attention weights between places of '
+        'the image; models that have them are cpvt, coatnet, cvt, deit, dinat, '
+        'mobile_former, mobilevit, pvt, pvt_v2, swin, swin_v2, t2t_vit, tnt, '
+        'twins_pcpvt and vit.'
+      )
+    return kept
+
+  return see
 
 
 def _see(

@@ -210,6 +210,33 @@ def rollout(layers: Sequence[Layer]) -> Float[np.ndarray, 'h w']:
   return share.reshape(main[-1].grid) * n
 
 
+def summary(
+  layers: Sequence[Layer], *, size: tuple[int, int]
+) -> tuple[Float[np.ndarray, 'h w'], str]:
+  """One map for all of a model, and what it is.
+
+  Where there is no rollout, it is the mean over the heads of the last layer.
+  """
+  try:
+    return rollout(layers), 'attention rollout'
+  except ValueError:
+    maps, _ = look(layers[-1], size=size)
+    return maps.mean(0), 'attention of the last layer'
+
+
+def overlaid(
+  image: UInt8[np.ndarray, 'h w c'], values: Float[np.ndarray, 'y x']
+) -> matplotlib.figure.Figure:
+  """A map over its image, and nothing else."""
+  height, width = image.shape[:2]
+  side = 4.8 / max(height, width)
+  figure = matplotlib.figure.Figure(figsize=(width * side, height * side))
+  axis = figure.add_axes((0, 0, 1, 1))
+  overlay(axis, image, values, _scale([values]), interpolation='bilinear')
+  bare(axis)
+  return figure
+
+
 def rollouts(
   examples: Sequence[Example], maps: Sequence[Float[np.ndarray, 'h w']]
 ) -> matplotlib.figure.Figure:

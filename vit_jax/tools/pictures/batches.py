@@ -1,7 +1,7 @@
 """A batch as the model sees it: transformed, augmented, mixed, with labels."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from vit_jax.ops import augment, mixing
 from vit_jax.pretrained.catalogue import words
 from vit_jax.tools.pictures import LABEL, bare, new_figure
 from vit_jax.trained import Trained
+from vit_jax.types import Array, Batch
 
 TILE = 1.3
 COLUMNS = 8
@@ -28,8 +29,8 @@ class Seen(NamedTuple):
     labels: (b, k), shares of the classes.
   """
 
-  image: Float[np.ndarray, 'b h w c']
-  labels: Float[np.ndarray, 'b k']
+  image: Float[Array, 'b h w c']
+  labels: Float[Array, 'b k']
 
 
 def load(trained: Trained, *, step: int) -> Seen:
@@ -69,27 +70,33 @@ def load(trained: Trained, *, step: int) -> Seen:
       )
     )
   )
+  see = jax.jit(make_see(config, num_classes=len(trained.run['class_names'])))
+  seen = see(jnp.int32(step), jax.tree.map(jnp.asarray, dict(batch)))
+  return jax.tree.map(np.asarray, seen)
+
+
+def make_see(
+  config: Mapping[str, Any], *, num_classes: int
+) -> Callable[[Array, Batch], Seen]:
+  """Returns (step, uint8 batch) -> what the model saw, pure."""
   options = {'mixup': 0.0, 'cutmix': 0.0, **config['objective']}
   apply = augment.pipeline(config['augment'], **config['normalize'])
 
-  @jax.jit
-  def see(rng, batch):
+  def see(step, batch):
+    rng = jax.random.fold_in(jax.random.key(config['seed']), step - 1)
     augment_rng, rng = jax.random.split(rng)
     mix_rng, _ = jax.random.split(rng)
     image = apply(augment_rng, batch['image'])
     mixed = mixing.mix(
       mix_rng,
       {**batch, 'image': image},
-      num_classes=len(trained.run['class_names']),
+      num_classes=num_classes,
       mixup_alpha=options['mixup'],
       cutmix_alpha=options['cutmix'],
     )
-    return mixed.image, mixed.labels
+    return Seen(mixed.image, mixed.labels)
 
-  rng = jax.random.fold_in(jax.random.key(config['seed']), step - 1)
-  return Seen(
-    *map(np.asarray, see(rng, jax.tree.map(jnp.asarray, dict(batch))))
-  )
+  return see
 
 
 def draw(
@@ -100,6 +107,7 @@ def draw(
   std: float | Sequence[float],
   most: int,
   step: int,
+  size: int,
 ) -> matplotlib.figure.Figure:
   """The first images of a batch, each below its classes and their shares."""
   number = min(most, len(seen.image))
@@ -113,7 +121,7 @@ def draw(
     columns * TILE + 0.2,
     lines * (TILE * ratio + 0.14 * tall) + 0.5,
     title=f'The batch of step {step:,} as the model sees it '
-    f'({number} of {len(seen.image)} images)',
+    f'({number} of {size} images)',
   )
   axes = figure.subplots(lines, columns, squeeze=False).ravel()
   for axis, image, text in zip(axes[:number], images, captions, strict=False):

@@ -93,6 +93,7 @@ def _batch(args: Arguments) -> Figure:
     std=config['normalize']['std'],
     most=args.most,
     step=args.at,
+    size=len(seen.image),
   )
 
 

@@ -2,12 +2,13 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import rich.table
+from jaxtyping import Float
 
 from vit_jax import data
 from vit_jax.ops import losses
@@ -15,6 +16,7 @@ from vit_jax.pretrained.catalogue import words
 from vit_jax.tools import show
 from vit_jax.tools.work.loading import load_model
 from vit_jax.trained import Trained
+from vit_jax.types import Batch
 
 BATCH_SIZE = 32
 
@@ -46,13 +48,7 @@ def predict(
     most probable first; no classes if the image could not be read.
   """
   config, names = trained.run['config'], trained.run['class_names']
-  loss = {'loss': 'softmax', **config['objective']}['loss']
-  link = losses.PROBABILITIES[loss]
-
-  @jax.jit
-  def probabilities(params, state, batch):
-    return link(trained.predict(params, state, batch).logits)
-
+  probabilities = make_probabilities(trained)
   batches = data.one_pass(
     source,
     data.build_transforms(config['preprocess']),
@@ -61,9 +57,7 @@ def predict(
   )
   index = 0
   for batch in batches:
-    probability = np.asarray(
-      probabilities(trained.params, trained.state, batch)
-    )  # (B, K)
+    probability = probabilities(batch)  # (B, K)
     order = np.argsort(-probability, axis=-1)[:, :top]
     for row in range(min(BATCH_SIZE, len(source) - index)):
       yield {
@@ -75,6 +69,20 @@ def predict(
         ],
       }
       index += 1
+
+
+def make_probabilities(
+  trained: Trained,
+) -> Callable[[Batch], Float[np.ndarray, 'b k']]:
+  """Returns what gives the probabilities of the classes, from a uint8 batch."""
+  loss = {'loss': 'softmax', **trained.run['config']['objective']}['loss']
+  link = losses.PROBABILITIES[loss]
+
+  @jax.jit
+  def compute(params, state, batch):
+    return link(trained.predict(params, state, batch).logits)
+
+  return lambda batch: np.asarray(compute(trained.params, trained.state, batch))
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> rich.table.Table:
