@@ -167,7 +167,7 @@ def _landscape(args: Arguments) -> Figure:
   )
   number = sum(len(batch['label']) for batch in found)
   title = f'Loss around the trained parameters, {number} images'
-  return landscape.draw(steps, loss, title=title)
+  return landscape.draw(steps, {'': loss}, title=title)
 
 
 def _batch_arguments(parser: argparse.ArgumentParser) -> None:
