@@ -116,17 +116,15 @@ def _look(args: Arguments) -> tuple[Trained, list[Example]]:
 
 def _rollout(args: Arguments) -> Figure:
   trained, found = _look(args)
-  maps = [
-    attention_maps.rollout(attention.layers(trained, example.image))
-    for example in found
-  ]
+  layers = attention.on_each(trained, [example.image for example in found])
+  maps = [attention_maps.rollout(on_one) for on_one in layers]
   return attention_maps.rollouts(found, maps)
 
 
 def _distance(args: Arguments) -> Figure:
   trained, found = _look(args)
-  images = [attention.layers(trained, example.image) for example in found]
-  return distance.draw(images, size=found[0].image.shape[:2])
+  layers = attention.on_each(trained, [example.image for example in found])
+  return distance.draw(layers, size=found[0].image.shape[:2])
 
 
 def _posembed_arguments(parser: argparse.ArgumentParser) -> None:

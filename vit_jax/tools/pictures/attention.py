@@ -5,7 +5,7 @@ All attention goes through `layers.attention.DotProduct` or, in DiNAT, through
 no model does anything for it, and training nothing at all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -119,10 +119,21 @@ def neighborhood_weights(
 
 
 def layers(trained: Trained, image: UInt8[np.ndarray, 'h w c']) -> list[Layer]:
-  """Returns each layer of attention on an image, in the order of the model.
+  """Each layer of attention on one image, see `on_each`."""
+  return on_each(trained, [image])[0]
+
+
+def on_each(
+  trained: Trained, images: Sequence[UInt8[np.ndarray, 'h w c']]
+) -> list[list[Layer]]:
+  """Returns each layer of attention on each image, in the order of the model.
 
   Left out is attention among tokens that stand nowhere (the Former's), and
   among the pixels of one patch (TNT's words).
+
+  Args:
+    trained: the model.
+    images: all of one size; the program is compiled once.
 
   Raises:
     ValueError: if the model has none.
@@ -143,21 +154,24 @@ def layers(trained: Trained, image: UInt8[np.ndarray, 'h w c']) -> list[Layer]:
       predict(params, state, batch)
     return dict(enumerate(seen.weights.values()))
 
-  batch = dummy_batch(image.shape) | {'image': image[None]}
-  found = run(trained.params, trained.state, batch)
-  size = image.shape[:2]
-  placed = [
-    _place(path, np.asarray(found[i]), seen=seen, size=size)
-    for i, path in enumerate(seen.weights)
-  ]
-  if not (kept := [layer for layer in placed if layer is not None]):
+  every = []
+  for image in images:
+    batch = dummy_batch(image.shape) | {'image': image[None]}
+    found = run(trained.params, trained.state, batch)
+    size = image.shape[:2]
+    placed = [
+      _place(path, np.asarray(found[i]), seen=seen, size=size)
+      for i, path in enumerate(seen.weights)
+    ]
+    every.append([layer for layer in placed if layer is not None])
+  if not all(every):
     raise ValueError(
       f'{spec["name"]} has no attention weights between places of '
       'the image; models that have them are cpvt, coatnet, cvt, deit, dinat, '
       'mobile_former, mobilevit, pvt, pvt_v2, swin, swin_v2, t2t_vit, tnt, '
       'twins_pcpvt and vit.'
     )
-  return kept
+  return every
 
 
 def _see(
