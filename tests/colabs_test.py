@@ -4,6 +4,7 @@ import ast
 import os
 import pathlib
 
+import jupyter_client
 import nbclient
 import nbformat
 import pytest
@@ -32,21 +33,40 @@ def test_there_are_notebooks():
   assert NOTEBOOKS
 
 
-@every_notebook
-def test_a_notebook_runs(path, monkeypatch):
+@pytest.fixture(scope='module')
+def kernel():
+  """One for all notebooks: most of their time would go into imports."""
   # One device, as on Colab; the conftest has eight.
-  for name in ('XLA_FLAGS', 'JAX_NUM_CPU_DEVICES'):
-    monkeypatch.delenv(name, raising=False)
-  monkeypatch.setenv('VIT_JAX_SMALL', '1')
+  dropped = ('XLA_FLAGS', 'JAX_NUM_CPU_DEVICES')
+  kept = {k: x for k, x in os.environ.items() if k not in dropped}
+  # Little is computed, and much compiled.
+  settings = {'VIT_JAX_SMALL': '1', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
+  manager = jupyter_client.KernelManager(kernel_name='python3')
+  manager.start_kernel(env=kept | settings)
+  yield manager
+  manager.shutdown_kernel(now=True)
+
+
+# Leaves of what ran before no name and no module of the house.
+FRESH = f"""
+import os, sys
+import matplotlib.pyplot
+matplotlib.pyplot.close('all')
+os.chdir({str(FOLDER)!r})
+sys.path[:] = [path for path in sys.path if path != {str(FOLDER.parent)!r}]
+for name in list(sys.modules):
+  if name.partition('.')[0] in ('vit_jax', 'configs'):
+    del sys.modules[name]
+get_ipython().reset()
+"""
+
+
+@every_notebook
+def test_a_notebook_runs(path, kernel):
   notebook = read(path)
   kept = len(pictures(notebook))
-  client = nbclient.NotebookClient(
-    notebook,
-    timeout=600,
-    kernel_name='python3',
-    resources={'metadata': {'path': str(FOLDER)}},
-  )
-  client.execute()
+  notebook.cells.insert(0, nbformat.v4.new_code_cell(FRESH))
+  nbclient.NotebookClient(notebook, km=kernel, timeout=600).execute()
   assert len(pictures(notebook)) == kept > 0
 
 

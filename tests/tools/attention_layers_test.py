@@ -168,3 +168,15 @@ def test_every_model_with_attention_shows_it(name, number):
     np.testing.assert_allclose(layer.weights.sum(-1), 1, rtol=1e-4)
     places = layer.keys[~np.isnan(layer.keys[..., 0])]
     assert 0 < places.min() and places.max() < side
+
+
+def test_several_images_are_seen_one_by_one():
+  trained = untrained('vit', **VIT)
+  images = [noise(), 255 - noise()]
+  found = attention.on_each(trained, images)
+  assert not np.allclose(found[0][1].weights, found[1][1].weights, rtol=1e-2)
+  for layers, image in zip(found, images, strict=True):
+    alone = attention.layers(trained, image)
+    assert [x.name for x in layers] == [x.name for x in alone]
+    for x, y in zip(layers, alone, strict=True):
+      np.testing.assert_allclose(x.weights, y.weights, rtol=1e-5)

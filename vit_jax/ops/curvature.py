@@ -3,8 +3,12 @@
 from collections.abc import Callable
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
+import numpy as np
 import optax
+import scipy.sparse.linalg
+from jaxtyping import Float
 
 from vit_jax.types import Array, Params
 
@@ -42,6 +46,43 @@ def largest_eigenvalue(
       break
     vector = _unit(image)
   return estimate
+
+
+def leading_eigenvalues(
+  product: Callable[[Params], Params],
+  like: Params,
+  *,
+  number: int,
+  tolerance: float = 1e-3,
+  seed: int = 0,
+) -> Float[np.ndarray, ' k']:
+  """Returns the largest eigenvalues, the largest first, by ARPACK's Lanczos.
+
+  Args:
+    product: multiplies a vector by a symmetric matrix.
+    like: a vector, for its structure, shapes and types.
+    number: of eigenvalues, fewer than the vector has elements.
+    tolerance: relative, of the eigenvalues.
+    seed: of the vector that it starts with.
+  """
+  flat, unravel = jax.flatten_util.ravel_pytree(like)
+  matrix = scipy.sparse.linalg.LinearOperator(
+    (flat.size, flat.size),
+    matvec=lambda x: jax.flatten_util.ravel_pytree(
+      product(unravel(jnp.asarray(x, flat.dtype).ravel()))
+    )[0],
+    dtype=flat.dtype,
+  )
+  start = np.random.default_rng(seed).normal(size=flat.size)
+  values = scipy.sparse.linalg.eigsh(
+    matrix,
+    k=number,
+    which='LA',
+    tol=tolerance,
+    v0=start.astype(flat.dtype),
+    return_eigenvectors=False,
+  )
+  return np.sort(values)[::-1]
 
 
 def _unit(tree: Params) -> Params:

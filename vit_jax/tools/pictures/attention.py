@@ -6,7 +6,7 @@ no model does anything for it, and training nothing at all.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -120,10 +120,21 @@ def neighborhood_weights(
 
 
 def layers(trained: Trained, image: UInt8[np.ndarray, 'h w c']) -> list[Layer]:
-  """Returns each layer of attention on an image, in the order of the model.
+  """Each layer of attention on one image, see `on_each`."""
+  return on_each(trained, [image])[0]
+
+
+def on_each(
+  trained: Trained, images: Sequence[UInt8[np.ndarray, 'h w c']]
+) -> list[list[Layer]]:
+  """Returns each layer of attention on each image, in the order of the model.
 
   Left out is attention among tokens that stand nowhere (the Former's), and
   among the pixels of one patch (TNT's words).
+
+  Args:
+    trained: the model.
+    images: all of one size; the program is compiled once.
 
   Raises:
     ValueError: if the model has none.
@@ -131,13 +142,13 @@ def layers(trained: Trained, image: UInt8[np.ndarray, 'h w c']) -> list[Layer]:
   see = make_see(
     trained.run['config'], num_classes=len(trained.run['class_names'])
   )
-  return see(trained.params, trained.state, image)
+  return [see(trained.params, trained.state, image) for image in images]
 
 
 def make_see(
   config: Mapping[str, Any], *, num_classes: int, out_shardings: Any = None
 ) -> Callable[[Params, State, UInt8[np.ndarray, 'h w c']], list[Layer]]:
-  """Returns `layers` for a model whose parameters change; it compiles once.
+  """Returns `layers` of a model whose parameters change; it compiles once.
 
   Args:
     config: of the run.

@@ -5,7 +5,7 @@ random directions, in which every filter is as long as that of the model.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -157,37 +157,51 @@ def read(
 
 def draw(
   steps: Float[np.ndarray, ' p'],
-  loss: Float[np.ndarray, 'p p'],
+  losses: Mapping[str, Float[np.ndarray, 'p p']],
   *,
   title: str,
 ) -> matplotlib.figure.Figure:
-  """Contours of the loss, evenly spaced in its logarithm."""
-  figure = new_figure(4.6, 3.9, title=title)
-  axis = figure.subplots()
-  low, high = max(float(loss.min()), 1e-12), float(loss.max())
-  levels = np.geomspace(low, max(high, low * 1.01), 16)
-  norm = matplotlib.colors.LogNorm(levels[0], levels[-1])
-  image = axis.contourf(
-    steps, steps, loss.clip(low), levels, cmap=SEQUENTIAL, norm=norm
-  )
-  lines = axis.contour(
-    *(steps, steps, loss.clip(low)),
-    levels[1:-1],
-    colors='white',
-    linewidths=0.5,
-  )
-  labels = axis.clabel(lines, lines.levels[::2], fontsize=LABEL - 2, fmt='%.3g')
-  # Readable on dark and on light.
-  edge = matplotlib.patheffects.withStroke(linewidth=1.5, foreground='black')
-  for label in labels:
-    label.set_path_effects([edge])
-  axis.plot(0, 0, marker='+', color='white', ms=10, mew=1.5)
-  axis.set_box_aspect(1)
-  axis.set_xlabel('step along direction 1 (lengths of the filters)')
-  axis.set_ylabel('step along direction 2')
-  for label in (axis.xaxis.label, axis.yaxis.label):
-    label.set_fontsize(LABEL)
-  axis.tick_params(labelsize=LABEL)
-  axis.locator_params(nbins=5)
-  color_bar(image, axis, label='mean loss', ticks=levels[::3], format='%.3g')
+  """Contours of losses side by side, evenly spaced in their logarithm.
+
+  Args:
+    steps: along the axes.
+    losses: by what is written above each; they share one scale.
+    title: of the figure.
+  """
+  figure = new_figure(3.6 * len(losses) + 1.0, 3.9, title=title)
+  axes = figure.subplots(1, len(losses), sharey=True, squeeze=False)[0]
+  low = max(min(float(x.min()) for x in losses.values()), 1e-12)
+  high = max(*(float(x.max()) for x in losses.values()), low * 1.01)
+  levels = np.geomspace(low, high, 16)
+  # The largest may be rounded to less than itself.
+  levels[-1] = high
+  norm = matplotlib.colors.LogNorm(low, high)
+  image = None
+  for axis, (name, loss) in zip(axes, losses.items(), strict=True):
+    image = axis.contourf(
+      steps, steps, loss.clip(low), levels, cmap=SEQUENTIAL, norm=norm
+    )
+    lines = axis.contour(
+      *(steps, steps, loss.clip(low)),
+      levels[1:-1],
+      colors='white',
+      linewidths=0.5,
+    )
+    labels = axis.clabel(
+      lines, lines.levels[::2], fontsize=LABEL - 2, fmt='%.3g'
+    )
+    # Readable on dark and on light.
+    edge = matplotlib.patheffects.withStroke(linewidth=1.5, foreground='black')
+    for label in labels:
+      label.set_path_effects([edge])
+    axis.plot(0, 0, marker='+', color='white', ms=10, mew=1.5)
+    axis.set_box_aspect(1)
+    axis.set_title(name, fontsize=LABEL + 1)
+    axis.set_xlabel(
+      'step along direction 1 (lengths of the filters)', fontsize=LABEL
+    )
+    axis.tick_params(labelsize=LABEL)
+    axis.locator_params(nbins=5)
+  axes[0].set_ylabel('step along direction 2', fontsize=LABEL)
+  color_bar(image, axes, label='mean loss', ticks=levels[::3], format='%.3g')
   return figure

@@ -50,17 +50,15 @@ def _look(args: Arguments) -> tuple[Trained, list[Example]]:
 
 def _rollout(args: Arguments) -> Figure:
   trained, found = _look(args)
-  maps = [
-    attention_maps.rollout(attention.layers(trained, example.image))
-    for example in found
-  ]
+  layers = attention.on_each(trained, [example.image for example in found])
+  maps = [attention_maps.rollout(on_one) for on_one in layers]
   return attention_maps.rollouts(found, maps)
 
 
 def _distance(args: Arguments) -> Figure:
   trained, found = _look(args)
-  images = [attention.layers(trained, example.image) for example in found]
-  return distance.draw(images, size=found[0].image.shape[:2])
+  layers = attention.on_each(trained, [example.image for example in found])
+  return distance.draw(layers, size=found[0].image.shape[:2])
 
 
 def _posembed(args: Arguments) -> Figure:
@@ -79,7 +77,7 @@ def _landscape(args: Arguments) -> Figure:
   )
   number = sum(len(batch['label']) for batch in found)
   title = f'Loss around the trained parameters, {number} images'
-  return landscape.draw(steps, loss, title=title)
+  return landscape.draw(steps, {'': loss}, title=title)
 
 
 def _batch(args: Arguments) -> Figure:
