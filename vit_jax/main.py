@@ -1,6 +1,7 @@
 """Trains what a config says: `python -m vit_jax.main --config=FILE.py:ARG`."""
 
 import logging
+import os
 import pathlib
 import signal
 import sys
@@ -12,7 +13,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from vit_jax import compiled, metrics, processes
+from vit_jax import compiled, data, metrics, processes
 from vit_jax.train import train
 
 FLAGS = flags.FLAGS
@@ -145,7 +146,12 @@ def main(_):
   except (ValueError, OSError) as error:
     if FLAGS.traceback:
       raise
-    sys.exit(f'Error{processes.where()}: {error}')
+    message = f'Error{processes.where()}: {error}'
+    if isinstance(error, data.StalledError):
+      # An orderly exit would wait for the threads that hang.
+      print(message, file=sys.stderr, flush=True)
+      os._exit(1)
+    sys.exit(message)
   if jax.process_index() == 0:
     print(summary(FLAGS.config, workdir))
 
