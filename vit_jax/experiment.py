@@ -36,7 +36,7 @@ Predict = Callable[[Params, State, Batch], Output]
 # Those of an entry of `evals` that are not for the evaluator.
 EVAL_KEYS = ('data', 'train', 'preprocess', 'optional')
 # What of `loader` an evaluation follows: it decodes at full quality.
-EVAL_LOADER = ('num_threads', 'num_workers', 'on_bad_image')
+EVAL_LOADER = ('num_threads', 'num_workers', 'on_bad_image', 'timeout')
 
 
 class Experiment(NamedTuple):
@@ -273,7 +273,8 @@ def build_eval(
       batch_size=config['eval_batch_size'],
       process_index=index,
       process_count=count,
-      **{key: config['loader'][key] for key in EVAL_LOADER},
+      # Runs of earlier versions do not have all of them.
+      **{k: x for k, x in config['loader'].items() if k in EVAL_LOADER},
     ):
       yield sharding.put(batch, mesh)
 

@@ -33,7 +33,7 @@ SECTIONS = {
   ),
   'loader': (
     *('num_threads', 'num_workers', 'on_bad_image', 'scaled_decoding'),
-    'on_device',
+    *('on_device', 'timeout'),
   ),
   'mesh': sharding.AXES,
   'normalize': ('mean', 'std'),

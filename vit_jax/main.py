@@ -11,6 +11,7 @@ the values is that --config.KEY=VALUE changes. A run that is there continues.
 """
 
 import logging
+import os
 import pathlib
 import signal
 import sys
@@ -159,7 +160,7 @@ def main(argv):
   # They take seconds, which no --help and no misspelt flag should wait for.
   import jax
 
-  from vit_jax import compiled, processes
+  from vit_jax import compiled, data, processes
   from vit_jax.train import train
 
   # absl's own handler, here by now, would take its level for everybody.
@@ -184,7 +185,12 @@ def main(argv):
   except (ValueError, OSError) as error:
     if FLAGS.traceback:
       raise
-    sys.exit(f'Error{processes.where()}: {error}')
+    message = f'Error{processes.where()}: {error}'
+    if isinstance(error, data.StalledError):
+      # An orderly exit would wait for the threads that hang.
+      print(message, file=sys.stderr, flush=True)
+      os._exit(1)
+    sys.exit(message)
   if jax.process_index() == 0:
     print(summary(FLAGS.config, workdir))
     if FLAGS.report and jax.process_count() == 1:

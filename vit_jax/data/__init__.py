@@ -16,6 +16,7 @@ import numpy as np
 
 from vit_jax.data import transforms
 from vit_jax.data.arrays import Arrays
+from vit_jax.data.batches import StalledError
 from vit_jax.data.decoding import DecodeError, decode
 from vit_jax.data.files import AbsentError
 from vit_jax.data.pipeline import (
@@ -43,6 +44,7 @@ __all__ = [
   'DecodeError',
   'Pair',
   'Source',
+  'StalledError',
   'Transform',
   'all_of',
   'build_transforms',

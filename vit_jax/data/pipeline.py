@@ -20,15 +20,12 @@ for each worker.
 
 import dataclasses
 import logging
-import os
 from collections.abc import Callable, Collection
-from typing import Any
 
 import cv2
-import grain
 import numpy as np
-from absl import flags
 
+from vit_jax.data.batches import Batches
 from vit_jax.data.decoding import DecodeError, Jpeg, read
 from vit_jax.data.order import Order
 from vit_jax.data.sources import Source
@@ -41,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 # So many unreadable images in a row are not an accident: a disk is gone.
 MAX_BAD_IN_A_ROW = 100
+# Seconds without a batch that are no slow disk any more.
+TIMEOUT = 300.0
 # So many are named one by one in the log, then only counted.
 MAX_BAD_NAMED = 10
 
@@ -58,9 +57,10 @@ def pipeline(
   process_count: int = 1,
   num_threads: int | None = None,
   num_workers: int = 0,
+  timeout: float | None = TIMEOUT,
   on_bad_image: str = 'skip',
   scaled_decoding: bool = False,
-) -> grain.IterDataset:
+) -> Batches:
   """Batches for training: this process's share of `steps` steps.
 
   Args:
@@ -78,6 +78,7 @@ def pipeline(
       loads when asked.
     num_workers: processes that load in parallel, each with `num_threads`, for
       when Python's lock rather than the cores is the limit.
+    timeout: seconds to wait for a batch, see `batches`; None waits for ever.
     on_bad_image: 'skip' takes the next readable example of the order instead,
       and warns with the name of the file; 'error' raises.
     scaled_decoding: whether a JPEG may be decoded at 1/2, 1/4 or 1/8 of its
@@ -91,6 +92,8 @@ def pipeline(
   Raises:
     ValueError: an argument out of range; while iterating, a label out of
       range, images that differ in shape, or a bad image if that is an error.
+    StalledError: while iterating, no batch came in time, or the workers died
+      again and again.
   """
   if start < 0 or steps < 0:
     raise ValueError(f'{start=} and {steps=} must not be negative.')
@@ -109,7 +112,14 @@ def pipeline(
     on_bad_image=on_bad_image,
     scaled_decoding=scaled_decoding,
   )
-  return _iterate(load, start, start + steps, num_threads, num_workers)
+  return Batches(
+    load=load,
+    start=start,
+    stop=start + steps,
+    num_threads=num_threads,
+    num_workers=num_workers,
+    timeout=timeout,
+  )
 
 
 def one_pass(
@@ -121,9 +131,10 @@ def one_pass(
   process_count: int = 1,
   num_threads: int | None = None,
   num_workers: int = 0,
+  timeout: float | None = TIMEOUT,
   on_bad_image: str = 'skip',
   scaled_decoding: bool = False,
-) -> grain.IterDataset:
+) -> Batches:
   """Batches for evaluation: every example once, in the order of the source.
 
   All batches have the same size and all processes yield equally many. Rows
@@ -145,8 +156,14 @@ def one_pass(
     on_bad_image=on_bad_image,
     scaled_decoding=scaled_decoding,
   )
-  steps = -(-len(source) // batch_size)
-  return _iterate(load, 0, steps, num_threads, num_workers)
+  return Batches(
+    load=load,
+    start=0,
+    stop=-(-len(source) // batch_size),
+    num_threads=num_threads,
+    num_workers=num_workers,
+    timeout=timeout,
+  )
 
 
 def all_of(
@@ -155,6 +172,7 @@ def all_of(
   *,
   num_threads: int | None = None,
   num_workers: int = 0,
+  timeout: float | None = TIMEOUT,
   on_bad_image: str = 'skip',
 ) -> dict[str, np.ndarray]:
   """A whole data set as one batch, in the order of the source.
@@ -168,6 +186,7 @@ def all_of(
     batch_size=min(len(source), 256),
     num_threads=num_threads,
     num_workers=num_workers,
+    timeout=timeout,
     on_bad_image=on_bad_image,
   )
   parts = list(batches)
@@ -190,7 +209,7 @@ def indices(
   repeats: int = 1,
   process_index: int = 0,
   process_count: int = 1,
-) -> grain.IterDataset:
+) -> Batches:
   """The examples that `pipeline` would load, int32 (b,) for each step.
 
   Args:
@@ -227,35 +246,14 @@ def indices(
       index = order.index(position)
     return index
 
-  return _iterate(load, start, start + steps, 1, 0)
-
-
-def _iterate(
-  load: Callable[[int], Any],
-  start: int,
-  stop: int,
-  num_threads: int | None,
-  num_workers: int,
-) -> grain.IterDataset:
-  if num_threads is None:
-    num_threads = min(os.cpu_count() or 1, 16)
-  dataset = (
-    grain.MapDataset.range(start, stop)
-    .map(load)
-    .to_iter_dataset(
-      grain.ReadOptions(
-        num_threads=num_threads, prefetch_buffer_size=num_threads + 1
-      )
-    )
+  return Batches(
+    load=load,
+    start=start,
+    stop=start + steps,
+    num_threads=1,
+    num_workers=0,
+    timeout=None,
   )
-  if num_workers:
-    # Grain reads flags of its own here; in a notebook nobody has parsed them.
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()
-    dataset = dataset.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=num_workers)
-    )
-  return dataset
 
 
 class _BadImages:
@@ -325,6 +323,13 @@ class _Load:
           image = read(image, scaled=self.scaled_decoding)
         # A JPEG is decoded where the transforms say which part of it.
         image = np.asarray(self.transform(image, rng))
+      except FileNotFoundError as error:
+        # No bad image: to go on without it would be to learn from other data.
+        raise ValueError(
+          f'{self.source.name(index)} was there when this began, and is gone. '
+          'Bring it back, or the disk that it is on, and give the same command '
+          'again.'
+        ) from error
       except (DecodeError, OSError) as error:
         name = self.source.name(index)
         if self.on_bad_image == 'error':
