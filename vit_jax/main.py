@@ -141,7 +141,7 @@ def write_report(workdir: pathlib.Path) -> None:
   """
   try:
     # What draws takes seconds to import.
-    from vit_jax.tools import report
+    from vit_jax.tools.work import report
 
     page = report.write(workdir, most=report.AT_THE_END)
   except Exception as error:  # such as of a device without memory

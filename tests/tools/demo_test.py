@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from tests.tools.untrained import CLASSES, MIXER, VIT, noise, untrained
-from vit_jax.tools import command, demo, demo_server
+from vit_jax.tools import command
+from vit_jax.tools import demo as tool
+from vit_jax.tools.work import demo, demo_server
 
 
 def png(image):
@@ -155,7 +157,7 @@ def test_the_page_names_the_model_and_its_limits(look):
 
 def test_without_the_extra_the_remedy_is_named(monkeypatch):
   monkeypatch.setitem(sys.modules, 'uvicorn', None)
-  monkeypatch.delitem(sys.modules, 'vit_jax.tools.demo_server')
-  monkeypatch.delattr('vit_jax.tools.demo_server')
-  said = command(lambda: demo.main(['--workdir=/nowhere']))
+  monkeypatch.delitem(sys.modules, 'vit_jax.tools.work.demo_server')
+  monkeypatch.delattr('vit_jax.tools.work.demo_server')
+  said = command(lambda: tool.main(['--workdir=/nowhere']))
   assert "pip install 'vit_jax[demo]'" in said

@@ -12,7 +12,9 @@ import pytest
 
 from vit_jax import data, main, metrics
 from vit_jax.data import Arrays
-from vit_jax.tools import command, judgement, report
+from vit_jax.tools import command
+from vit_jax.tools import report as tool
+from vit_jax.tools.work import judgement, report
 from vit_jax.trained import load
 
 
@@ -40,7 +42,7 @@ class Page(html.parser.HTMLParser):
 @pytest.fixture(scope='session')
 def page(small_run):
   """The page that the command writes."""
-  assert report.main([f'--workdir={small_run}']) == 0
+  assert tool.main([f'--workdir={small_run}']) == 0
   return Page((small_run / report.FILE).read_text())
 
 
@@ -244,5 +246,5 @@ def test_a_run_that_is_finished_stays_so(tmp_path, capsys):
 def test_a_mistake_is_one_line(small_run, args, message):
   if '--step=3' in args:
     args = [*args, f'--workdir={small_run}']
-  said = command(lambda: report.main(args))
+  said = command(lambda: tool.main(args))
   assert message in said and '\n' not in said

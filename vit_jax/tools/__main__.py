@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from vit_jax.lookup import choose
 from vit_jax.tools import (
   command,
+  demo,
   evaluate,
   export,
   inspect,
   plan,
   predict,
   prepare,
+  report,
   scaling_laws,
   sweep,
   zoo,
@@ -19,12 +21,14 @@ from vit_jax.tools import (
 
 # `python -m vit_jax.tools NAME` is `python -m vit_jax.tools.NAME`.
 TOOLS = {
+  'demo': demo,
   'evaluate': evaluate,
   'export': export,
   'inspect': inspect,
   'plan': plan,
   'predict': predict,
   'prepare': prepare,
+  'report': report,
   'scaling_laws': scaling_laws,
   'sweep': sweep,
   'zoo': zoo,

@@ -1,107 +1,44 @@
-"""A page that names what is in an image: `python -m vit_jax.tools.demo`.
+"""Serves a page that names what is in an image: `python -m vit_jax.tools.demo`.
 
-It shows the most probable classes and, where the model has attention, what it
-looks at. The page is served to this machine alone unless --host says otherwise.
-Images stay in memory and are not kept. What serves it is an extra:
-requirements-demo.txt.
+What serves it is an extra: requirements-demo.txt.
 """
 
-import argparse
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-
-from vit_jax import data
-from vit_jax.pretrained.catalogue import words
-from vit_jax.tools import add_model, command, load_model
-from vit_jax.tools.pictures import attention, attention_maps, sources
-from vit_jax.tools.predict import make_probabilities
-from vit_jax.trained import Trained
-
-MAX_PIXELS = 4096 * 4096
-# Of the sides: the shorter one is what some transforms scale to a given size.
-MAX_ASPECT = 20
-PICTURE = 480  # pixels of the longer side of what is shown
-
-Look = Callable[[bytes], dict[str, Any]]
+from vit_jax.tools import Parser, add_model, command
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command until it is interrupted."""
-  parser = argparse.ArgumentParser(
+def parser() -> Parser:
+  """Of the arguments."""
+  parser = Parser(
     prog='python -m vit_jax.tools.demo',
     description='Serves a page that names what is in an image.',
     epilog='example: python -m vit_jax.tools.demo --workdir=runs/quickstart',
   )
   add_model(parser)
   parser.add_argument(
-    '--top', type=int, default=5, help='classes that are shown (default: 5)'
+    '--top', type=int, default=5, help='classes that are shown'
   )
   parser.add_argument(
     '--host',
     default='127.0.0.1',
-    help='address to listen at (default: 127.0.0.1, for this machine alone); '
-    'there is no password: with 0.0.0.0 all who reach this machine can use it',
+    help='address to listen at, by default for this machine alone '
+    '(default: 127.0.0.1); there is no password: with 0.0.0.0 all who reach '
+    'this machine can use it',
   )
   parser.add_argument(
     '--port', type=int, default=8000, help='0 for any free one (default: 8000)'
   )
-  args = parser.parse_args(argv)
-  try:
-    from vit_jax.tools import demo_server
-  except ImportError as error:
-    raise ValueError(
-      f"{error}. Install it with: pip install 'vit_jax[demo]'"
-    ) from error
-  trained = load_model(args)
-  look = make_look(trained, top=args.top)
-  demo_server.serve(look, name=trained.name, host=args.host, port=args.port)
-  return 0
+  return parser
 
 
-def make_look(trained: Trained, *, top: int) -> Look:
-  """Returns what answers to the bytes of an image file.
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command until it is interrupted."""
+  args = parser().parse_args(argv)
+  from vit_jax.tools.work import demo
 
-  The answer has `classes`, the `top` most probable ones; the pictures `image`,
-  as the model sees it, and `attention`, '' if it has none; and `kind`, the word
-  for the latter. What is no image, or too large, is a ValueError.
-  """
-  config, names = trained.run['config'], trained.run['class_names']
-  transform = data.build_transforms(config['preprocess'])
-  probabilities = make_probabilities(trained)
-  see = attention.make_see(config, num_classes=len(names))
-  rng = np.random.default_rng(0)  # the preprocessing draws nothing
-
-  def look(content: bytes) -> dict[str, Any]:
-    image = data.decode(content, max_pixels=MAX_PIXELS)
-    height, width = image.shape[:2]
-    if max(height, width) > MAX_ASPECT * min(height, width):
-      raise ValueError(
-        f'The image has {width} x {height} pixels: crop it, so that no side is '
-        f'more than {MAX_ASPECT} times as long as the other.'
-      )
-    image = np.asarray(transform(image, rng))
-    probability = probabilities({'image': image[None]})[0]
-    answer = {
-      'classes': [
-        {'class': words(names[k]), 'probability': float(probability[k])}
-        for k in np.argsort(-probability, kind='stable')[:top]
-      ],
-      'image': sources.picture(image, longer=PICTURE),
-      'attention': '',
-      'kind': '',
-    }
-    try:
-      layers = see(trained.params, trained.state, image)
-    except ValueError:  # there is none
-      return answer
-    values, kind = attention_maps.summary(layers, size=image.shape[:2])
-    figure = attention_maps.overlaid(image, values)
-    return answer | {'attention': sources.png(figure, dpi=100), 'kind': kind}
-
-  return look
+  return demo.run(args)
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from vit_jax.tools.curves import COLORS
-from vit_jax.tools.judgement import Bins
+from vit_jax.tools.work.judgement import Bins
 from vit_jax.tools.pictures import LABEL, TITLE
 
 # Points of a curve that are drawn; of more, means.
