@@ -64,8 +64,8 @@ def _set_learning(config: ml_collections.ConfigDict) -> None:
   config.optim.weight_decay = 0.0  # relative to the learning rate
   # A checkpoint to start from, see vit_jax/pretrained; '' for none.
   config.init = ml_collections.ConfigDict({'params': ''})
-  # A run to go on from, with another duration and schedule: 'runs/other' for
-  # its newest checkpoint, 'runs/other@1000' for that of a step; '' for none.
+  # A run to go on from, with another duration and schedule: 'runs/other', or
+  # 'runs/other@1000' for the checkpoint of that step; '' for none.
   config.init.run = ''
 
 
@@ -77,8 +77,7 @@ def _set_data(config: ml_collections.ConfigDict) -> None:
   # The part to keep away from training for evaluation sets that name no data,
   # unless the data has a validation or test split of its own.
   config.data.held_out = 0.1
-  # How often a batch holds an image, each time cropped anew (arXiv:1902.05509).
-  config.data.repeats = 1
+  config.data.repeats = 1  # of an image in a batch, each cropped anew
   config.data.data_dir = config_dict.placeholder(str)  # of TFDS
   # On the host, image by image, uint8 to uint8: vit_jax/data/transforms.py.
   config.transforms = ()
@@ -92,15 +91,14 @@ def _set_data(config: ml_collections.ConfigDict) -> None:
   )
   config.loader = ml_collections.ConfigDict({'num_workers': 0})
   config.loader.num_threads = config_dict.placeholder(int)  # None: all cores
-  # Seconds without a batch after which workers are replaced, and threads stop
-  # the run: a disk hangs.
+  # Seconds without a batch until workers are replaced, or threads end the run.
   config.loader.timeout = 300.0
   config.loader.on_bad_image = 'skip'  # or 'error'
   # For training, whether a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size
   # if the crop stays large enough: for photographs of more than 1,000 pixels.
   config.loader.scaled_decoding = False
-  # Whether all training images are transformed once and kept on the devices:
-  # for small images and `transforms` that are not random.
+  # Whether all images are transformed once and kept on the devices: for small
+  # ones, and `transforms` that are not random.
   config.loader.on_device = False
 
 
@@ -117,12 +115,11 @@ def _set_reports(config: ml_collections.ConfigDict) -> None:
   config.checkpoint = ml_collections.ConfigDict({'every': '10%', 'keep': 2})
   config.checkpoint.best = ''  # keeps the best of, e.g., 'val/accuracy' too
   config.checkpoint.best_mode = 'max'
-  # What to do if the loss is not finite: 'stop'; 'skip' that update, and count
-  # it; or 'rollback' to the newest checkpoint and go on with other data, see
-  # vit_jax/divergence.py.
+  # If the loss is not finite: 'stop'; 'skip' that update, and count it; or
+  # 'rollback' to the newest checkpoint and on with other data: divergence.py.
   config.on_divergence = 'stop'
   config.wandb = ''  # project
-  config.watch = ''  # 'histograms,batch,attention', see vit_jax/watch.py
+  config.watch = ''  # 'histograms,batch,attention': watch.py
 
 
 def evaluation(data: str, *, loss: str = 'softmax') -> dict[str, Any]:
