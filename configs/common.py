@@ -91,8 +91,7 @@ def _set_data(config: ml_collections.ConfigDict) -> None:
   )
   config.loader = ml_collections.ConfigDict({'num_workers': 0})
   config.loader.num_threads = config_dict.placeholder(int)  # None: all cores
-  # Seconds without a batch until workers are replaced, or threads end the run.
-  config.loader.timeout = 300.0
+  config.loader.timeout = 300.0  # seconds without a batch: a disk hangs
   config.loader.on_bad_image = 'skip'  # or 'error'
   # For training, whether a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size
   # if the crop stays large enough: for photographs of more than 1,000 pixels.

@@ -1,11 +1,12 @@
 import json
+import os
 
 import jax
 import numpy as np
 import pytest
 
 from tests.runs import state
-from vit_jax import checkpoint, sharding
+from vit_jax import checkpoint, integrity, sharding
 
 CONFIG = {
   'seed': 0,
@@ -97,6 +98,20 @@ def test_a_directory_without_a_run_is_named(tmp_path):
 def test_the_latest_checkpoints_are_kept(tmp_path):
   save(tmp_path, [None] * 5, keep=2)
   assert checkpoint.steps(tmp_path) == [4, 5]
+
+
+def test_a_kill_during_a_deletion_leaves_no_half_of_a_checkpoint(
+  tmp_path, monkeypatch, caplog
+):
+  with monkeypatch.context() as patch:
+    patch.setattr(integrity, 'sweep', lambda _: None)
+    save(tmp_path, [None] * 3)
+  checkpoints = tmp_path / 'checkpoints'
+  assert sorted(os.listdir(checkpoints)) == ['2', '3', 'deleted']
+  (checkpoints / 'deleted' / '1' / integrity.SUMS).unlink()
+  with checkpoint.Checkpoints(tmp_path):
+    assert sorted(os.listdir(checkpoints)) == ['2', '3']
+  assert 'damaged' not in caplog.text
 
 
 @pytest.mark.parametrize(('mode', 'best'), [('max', 3), ('min', 1)])

@@ -251,6 +251,7 @@ class Checkpoints:
         best_fn=(lambda metrics: metrics[best]) if best else None,
         best_mode=best_mode,
         cleanup_tmp_directories=True,
+        todelete_subdir=integrity.DELETED,
         temporary_path_class=integrity.Sealed,
       ),
       item_names=('model', 'optimizer'),
@@ -299,6 +300,7 @@ class Checkpoints:
     if not self._manager.is_saving_in_progress():
       with integrity.writing(self._directory):
         self._manager.wait_until_finished()
+      integrity.sweep(self._directory)
 
   def restore(self, step: int, tree: Mapping[str, Any]) -> dict[str, Any]:
     """Reads a checkpoint into abstract arrays with shardings.
@@ -333,6 +335,7 @@ class Checkpoints:
       return  # there is none to wait for
     with integrity.writing(self._directory):
       self._manager.wait_until_finished()
+    integrity.sweep(self._directory)
     self._manager.close()
 
 

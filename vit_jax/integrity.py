@@ -37,6 +37,9 @@ SUMS = 'SHA256SUMS'
 MARK = {'checksums': SUMS}
 DAMAGED = '.damaged'
 KEPT_ASIDE = 3
+# Here orbax puts what is no longer kept. A checkpoint counts from one rename to
+# another: a kill leaves no half of one under its name.
+DELETED = 'deleted'
 # Larger files are read when their checkpoint is.
 SMALL = 2**20
 # The record that orbax keeps of a checkpoint.
@@ -171,6 +174,7 @@ def keep_whole(directory: pathlib.Path) -> None:
   Raises:
     ValueError: if there is none that is whole, but there were some.
   """
+  sweep(directory)
   if jax.process_index() == 0:
     max_bytes = None
     for step in reversed(steps(directory)):
@@ -196,6 +200,12 @@ def keep_whole(directory: pathlib.Path) -> None:
       f'{", ".join(damaged)}. Mend one of them and take away the end of its '
       'name, or give another --workdir.'
     )
+
+
+def sweep(directory: pathlib.Path) -> None:
+  """Removes the checkpoints that are no longer kept."""
+  if jax.process_index() == 0:
+    shutil.rmtree(directory / DELETED, ignore_errors=True)
 
 
 def set_aside(directory: pathlib.Path) -> pathlib.Path:

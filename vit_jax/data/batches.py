@@ -7,11 +7,11 @@ begin with the batch that is due: no example is lost, none is seen twice. A
 thread cannot be ended: without workers a batch that does not come is an error.
 """
 
+import concurrent.futures
 import dataclasses
 import logging
 import multiprocessing
 import os
-import queue
 import re
 import signal
 import threading
@@ -116,21 +116,19 @@ class _Reader:
     Raises:
       StalledError: if a worker died, or no batch came in `timeout` seconds.
     """
-    answers = queue.SimpleQueue()
+    answer = concurrent.futures.Future()
     self._thread = threading.Thread(
-      target=_ask, args=(self._iterator, answers), daemon=True
+      target=_ask, args=(self._iterator, answer), daemon=True
     )
     self._thread.start()
-    try:
-      batch, error = answers.get(timeout=timeout)
-    except queue.Empty:
-      raise StalledError(f'No batch came in {timeout:g} s') from None
+    concurrent.futures.wait([answer], timeout)
+    if not answer.done():
+      raise StalledError(f'No batch came in {timeout:g} s')
+    error = answer.exception()
     died = re.match(r'Worker process was .* exit code (-?\d+)', str(error))
     if died:
       raise StalledError(f'A data worker died with the code {died[1]}')
-    if error is not None:
-      raise error
-    return batch
+    return answer.result()
 
   def end(self):
     """Ends the threads and workers that load, even those that hang."""
@@ -146,11 +144,11 @@ class _Reader:
       self._iterator.close()
 
 
-def _ask(iterator: Iterator[Any], answers: queue.SimpleQueue):
+def _ask(iterator: Iterator[Any], answer: concurrent.futures.Future):
   try:
-    answers.put((next(iterator), None))
+    answer.set_result(next(iterator))
   except BaseException as error:
-    answers.put((None, error))
+    answer.set_exception(error)
 
 
 def _live_and_die_with_the_run(*_):
