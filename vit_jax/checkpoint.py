@@ -43,8 +43,7 @@ FREE = (
   'config.mesh',
   'config.model.scan',
   'config.on_divergence',
-  'config.wandb',
-  'config.watch',
+  *('config.wandb', 'config.watch'),
 )
 # What may change when a run goes on as another one, see `branch`.
 BRANCHING = (

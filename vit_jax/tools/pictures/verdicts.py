@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Int
 
 from vit_jax.tools.curves import COLORS
-from vit_jax.tools.work.judgement import Bins
 from vit_jax.tools.pictures import LABEL, TITLE
+from vit_jax.tools.work.judgement import Bins
 
 # Points of a curve that are drawn; of more, means.
 POINTS = 400
