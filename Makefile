@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow test-parity lint types format lock clean
+.PHONY: quickstart test test-slow test-soak test-parity lint types format lock clean
 
 quickstart: .venv/ready
 	$(BIN)/python -m vit_jax.main --config=configs/quickstart.py
@@ -12,6 +12,9 @@ test: .venv/test-ready
 
 test-slow: .venv/test-ready
 	$(BIN)/python -m pytest -m slow
+
+test-soak: .venv/test-ready
+	$(BIN)/python -m pytest -m soak tests/soak
 
 test-parity: .venv/parity-ready
 	$(BIN)/python -m pytest -m parity
