@@ -13,8 +13,8 @@ endif
 BIN := $(VENV)/bin
 INSTALL := $(strip $(BIN)/python -m pip install $(PINS:%=-c %))
 
-.PHONY: quickstart test test-slow test-parity lint types format docs lock audit \
-  clean
+.PHONY: quickstart test test-slow test-soak test-parity lint types format docs \
+  lock audit clean
 
 quickstart: $(VENV)/ready
 	$(BIN)/python -m vit_jax.main --config=configs/quickstart.py
@@ -24,6 +24,9 @@ test: $(VENV)/test-ready
 
 test-slow: $(VENV)/test-ready
 	$(BIN)/python -m pytest -m slow
+
+test-soak: $(VENV)/test-ready
+	$(BIN)/python -m pytest -m soak tests/soak
 
 test-parity: $(VENV)/parity-ready
 	$(BIN)/python -m pytest -m parity

@@ -4,88 +4,26 @@ import contextlib
 import errno
 import fcntl
 import os
-import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import jax
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
-from vit_jax import checkpoint, metrics, processes, sharding
-from vit_jax.train import train
-
-ROOT = pathlib.Path(__file__).parent.parent
-SECONDS = 240  # no process lives longer, on however busy a machine
-TIMES = {
-  *('images_per_second', 'step_seconds', 'data_seconds', 'compute_seconds'),
-}
-# The fixture `tiny_config` as flags of the command.
-TINY = (
-  *('--config=configs/quickstart.py', '--config.duration=6 steps'),
-  *('--config.batch_size=16', '--config.eval_batch_size=64'),
-  *('--config.model.width=16', '--config.model.depth=2'),
-  *('--config.model.mlp_dim=16', '--config.model.num_heads=2'),
-  *('--config.eval_every=3 steps', '--config.log_every=1 steps'),
-  '--config.checkpoint.every=2 steps',
-  '--config.data.train=digits:train[:64]',
-  '--config.evals.test.data=digits:test[:50]',
+from tests.runs import (
+  ROOT,
+  SECONDS,
+  TINY,
+  assert_same_checkpoint,
+  ends,
+  started,
 )
-
-
-def free_port():
-  """A port that nobody has; the kernel does not give it again for a while."""
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    return probe.getsockname()[1]
-
-
-@contextlib.contextmanager
-def started(command, *, count, devices=1, ids=None):
-  """Starts the processes of one run; afterwards none of them is left."""
-  meeting = (
-    f'--coordinator=127.0.0.1:{free_port()}',
-    f'--num_processes={count}',
-  )
-  environment = os.environ | {
-    'JAX_PLATFORMS': 'cpu',
-    'JAX_NUM_CPU_DEVICES': str(devices),
-    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',  # for a fast compilation
-    'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.cache' / 'jax'),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
-  }
-  running = []
-  try:
-    for i in range(count) if ids is None else ids:
-      running.append(
-        subprocess.Popen(
-          [sys.executable, *command, *meeting, f'--process_id={i}'],
-          cwd=ROOT,
-          env=environment,
-          text=True,
-          stdout=subprocess.PIPE,
-          stderr=subprocess.STDOUT,
-          start_new_session=True,
-        )
-      )
-    yield running
-  finally:
-    for process in running:
-      with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-      process.communicate()
-
-
-def ends(running):
-  """Waits for all; returns their exit codes and what they said."""
-  until = time.monotonic() + SECONDS
-  said = [p.communicate(timeout=until - time.monotonic())[0] for p in running]
-  return [p.returncode for p in running], said
+from tests.runs import without_times as rows
+from vit_jax import checkpoint, processes, sharding
+from vit_jax.train import train
 
 
 def main(*args, **options):
@@ -96,43 +34,10 @@ def main(*args, **options):
   return said
 
 
-def rows(workdir):
-  """All reports, without what a clock says."""
-  return [
-    {name: value for name, value in row.items() if name not in TIMES}
-    for row in metrics.read_rows(workdir / 'metrics.jsonl')
-  ]
-
-
 def assert_rows_close(some, others, *, rtol):
   assert len(some) == len(others)
   for one, other in zip(some, others, strict=True):
     assert one == pytest.approx(other, rel=rtol)
-
-
-def arrays(workdir, step):
-  """Everything of a checkpoint: model, optimiser and step."""
-  trees = []
-  with ocp.StandardCheckpointer() as reader:
-    for item in ('model', 'optimizer'):
-      path = workdir / 'checkpoints' / str(step) / item
-      # Not where they were: those devices are not here.
-      shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-          x.shape, x.dtype, sharding=sharding.first_device()
-        ),
-        reader.metadata(path).item_metadata.tree,
-      )
-      trees.append(reader.restore(path, shapes))
-  return jax.tree.leaves_with_path(trees)
-
-
-def assert_same_checkpoint(one, other, *, step):
-  for (path, a), (same_path, b) in zip(
-    arrays(one, step), arrays(other, step), strict=True
-  ):
-    assert path == same_path
-    np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
 
 
 def wait_for_rows(workdir, running, *, count):
@@ -263,21 +168,6 @@ def test_a_checkpoint_goes_through_any_number_of_devices_unchanged(tmp_path):
       codes, said = ends(running)
     assert set(codes) == {0}, '\n'.join(said)
     assert_same_checkpoint(tmp_path / '0', tmp_path / str(i + 1), step=6)
-
-
-@pytest.mark.slow
-def test_killed_and_started_again_two_processes_end_bit_identical(tmp_path):
-  options = {'count': 2, 'devices': 1}
-  long = '--config.duration=30 steps'
-  main(long, f'--workdir={tmp_path / "whole"}', **options)
-  killed = tmp_path / 'killed'
-  command = ('-m', 'vit_jax.main', *TINY, long, f'--workdir={killed}')
-  with started(command, **options) as running:
-    wait_for_rows(killed, running, count=10)
-  assert len(rows(killed)) < len(rows(tmp_path / 'whole'))
-  main(long, f'--workdir={killed}', **options)
-  assert_same_checkpoint(tmp_path / 'whole', killed, step=30)
-  assert rows(killed) == rows(tmp_path / 'whole')
 
 
 @pytest.mark.slow
