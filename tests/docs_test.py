@@ -239,8 +239,9 @@ def desk(tmp_path_factory):
   config.duration, config.log_every = '4 steps', '1 steps'
   config.data.train = 'digits:train[:32]'
   config.evals.test.data = 'digits:test[:32]'
-  for name in ('quickstart', 'mine', 'one', 'other'):
-    train(config, desk / 'runs' / name)
+  train(config, desk / 'runs' / 'quickstart')
+  for name in ('mine', 'other'):
+    shutil.copytree(desk / 'runs' / 'quickstart', desk / 'runs' / name)
   return desk
 
 
