@@ -160,4 +160,4 @@ def test_without_the_extra_the_remedy_is_named(monkeypatch):
   monkeypatch.delitem(sys.modules, 'vit_jax.tools.work.demo_server')
   monkeypatch.delattr('vit_jax.tools.work.demo_server')
   said = command(lambda: tool.main(['--workdir=/nowhere']))
-  assert "pip install 'vit_jax[demo]'" in said
+  assert 'pip install -r requirements-demo.txt' in said

@@ -5,7 +5,7 @@ two. What does not depend on the images is computed now: standardised weights,
 position tables, transposed kernels. So this file knows operations and no
 architecture; a model with a new operation needs a line in `OPERATIONS`.
 
-Needs the package `onnx` (`pip install 'vit_jax[export]'`).
+Needs the package `onnx` (`pip install -r requirements-export.txt`).
 """
 
 import functools

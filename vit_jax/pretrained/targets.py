@@ -213,7 +213,7 @@ def write_onnx(subject: Subject, directory: pathlib.Path) -> None:
     from vit_jax.pretrained import onnx_graph
   except ImportError as error:
     raise ValueError(
-      f"{error}. Install it with: pip install 'vit_jax[export]'"
+      f'{error}. Install it with: pip install -r requirements-export.txt'
     ) from error
   model = onnx_graph.build(
     lambda image: subject.logits(subject.params, image),

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from vit_jax.tools.work import demo_server
   except ImportError as error:
     raise ValueError(
-      f"{error}. Install it with: pip install 'vit_jax[demo]'"
+      f'{error}. Install it with: pip install -r requirements-demo.txt'
     ) from error
   trained = load_model(args)
   look = make_look(trained, top=args.top)
