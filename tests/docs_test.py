@@ -196,8 +196,8 @@ def test_commands_are_found_however_they_are_shown():
 
 
 def shown_by_pages():
-  found = {command for path in PAGES for command in commands(path)}
-  return sorted(found)
+  found = [command for path in PAGES for command in commands(path)]
+  return list(dict.fromkeys(found))
 
 
 def why_not(command):
