@@ -253,6 +253,18 @@ def test_sigterm_to_a_process_alone_is_noticed_once():
     assert not stops_after(3)
 
 
+def test_an_interrupt_that_was_lost_is_noticed_after_the_step():
+  before = signal.getsignal(signal.SIGINT)
+  with processes.termination() as stops_after:
+    assert not stops_after(1)
+    with contextlib.suppress(KeyboardInterrupt):  # as a finalizer would
+      signal.raise_signal(signal.SIGINT)
+      pytest.fail('^C has no effect')
+    with pytest.raises(KeyboardInterrupt):
+      stops_after(2)
+  assert signal.getsignal(signal.SIGINT) == before
+
+
 def test_a_process_alone_has_all_of_a_batch():
   assert sharding.share(sharding.make_mesh(tensor=2)) == (0, 1)
 

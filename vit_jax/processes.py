@@ -199,29 +199,37 @@ def termination() -> Iterator[Callable[[int], bool]]:
 
   That is so once SIGTERM, by which clusters announce that they take a machine
   away, came to any process. All processes must ask after every step, and get
-  the same answer. A second SIGTERM to a single process ends it at once.
+  the same answer. A second SIGTERM to a single process ends it at once. After ^C
+  the function raises a KeyboardInterrupt, if that has not ended the run.
   """
-  came = threading.Event()
+  came, interrupted = threading.Event(), threading.Event()
 
-  def note(*_):
+  def terminate(*_):
     came.set()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-  # Of several processes jax's own handler spreads the word.
-  handles = (
-    jax.process_count() == 1
-    and threading.current_thread() is threading.main_thread()
-  )
-  previous = signal.signal(signal.SIGTERM, note) if handles else None
+  def interrupt(*args):
+    interrupted.set()
+    signal.default_int_handler(*args)
+
+  def stops_after(step):
+    if interrupted.is_set():
+      # It came where exceptions are lost, such as in a callback.
+      raise KeyboardInterrupt
+    return came.is_set() or multihost_utils.reached_preemption_sync_point(step)
+
+  handlers = {}
+  if threading.current_thread() is threading.main_thread():
+    handlers[signal.SIGINT] = interrupt
+    # Of several processes jax's own handler spreads the word.
+    if jax.process_count() == 1:
+      handlers[signal.SIGTERM] = terminate
+  previous = {name: signal.signal(name, handlers[name]) for name in handlers}
   try:
-    yield (
-      lambda step: (
-        came.is_set() or multihost_utils.reached_preemption_sync_point(step)
-      )
-    )
+    yield stops_after
   finally:
-    if handles:
-      signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
+    for name, handler in previous.items():
+      signal.signal(name, handler or signal.SIG_DFL)
 
 
 def _number(value: int | None, variable: str) -> int | None:
