@@ -199,8 +199,8 @@ def termination() -> Iterator[Callable[[int], bool]]:
 
   That is so once SIGTERM, by which clusters announce that they take a machine
   away, came to any process. All processes must ask after every step, and get
-  the same answer. A second SIGTERM to a single process ends it at once. After ^C
-  the function raises a KeyboardInterrupt, if that has not ended the run.
+  the same answer. A second SIGTERM to a single process ends it at once. After
+  ^C the function raises KeyboardInterrupt, if that has not ended the run yet.
   """
   came, interrupted = threading.Event(), threading.Event()
 
