@@ -54,6 +54,7 @@ NOT_RUN = {
   'launch/': 'wants a pod or a cluster; tests/launch_test.py has stubs',
   'mpirun': 'wants Open MPI',
   'tensorboard --logdir': 'serves until it is stopped',
+  'tools.demo': 'serves until it is stopped; tests/tools/demo_test.py asks it',
   'sha256sum': 'tests/integrity_test.py does',
   'runs/digits': 'wants 24 runs; tests/tools/scaling_laws_test.py has some',
 }
