@@ -20,6 +20,7 @@ for each worker.
 
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Collection
 
 import cv2
@@ -323,15 +324,16 @@ class _Load:
           image = read(image, scaled=self.scaled_decoding)
         # A JPEG is decoded where the transforms say which part of it.
         image = np.asarray(self.transform(image, rng))
-      except FileNotFoundError as error:
-        # No bad image: to go on without it would be to learn from other data.
-        raise ValueError(
-          f'{self.source.name(index)} was there when this began, and is gone. '
-          'Bring it back, or the disk that it is on, and give the same command '
-          'again.'
-        ) from error
       except (DecodeError, OSError) as error:
         name = self.source.name(index)
+        # No bad image: to go on without it would be to learn from other data.
+        # A link to nowhere is one, from the beginning.
+        is_gone = isinstance(error, FileNotFoundError)
+        if is_gone and not os.path.islink(error.filename):
+          raise ValueError(
+            f'{name} was there when this began, and is gone. Bring it back, or '
+            'the disk that it is on, and give the same command again.'
+          ) from error
         if self.on_bad_image == 'error':
           raise ValueError(f'Unreadable image {name}: {error}') from error
         self.bad_images.report(name, error)
