@@ -266,7 +266,11 @@ def test_a_command_runs(command, desk, tmp_path, monkeypatch):
     train(config, tmp_path / 'run')
   else:
     name = module.removeprefix('vit_jax.tools.')
-    typed = [x for word in typed for x in sorted(glob.glob(word)) or [word]]
+    # As a shell does; '*' alone is quoted, for names that are not of files.
+    found = [sorted(glob.glob(x)) if '/' in x else [] for x in typed]
+    typed = [
+      x for word, all_ in zip(typed, found, strict=True) for x in all_ or [word]
+    ]
     assert TOOLS[name].main(typed) == 0
 
 
