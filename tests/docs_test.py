@@ -14,6 +14,7 @@ import textwrap
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -242,7 +243,7 @@ def desk(tmp_path_factory):
   config.data.train = 'digits:train[:32]'
   config.evals.test.data = 'digits:test[:32]'
   train(config, desk / 'runs' / 'quickstart')
-  for name in ('mine', 'other'):
+  for name in ('mine', 'one', 'other'):
     shutil.copytree(desk / 'runs' / 'quickstart', desk / 'runs' / name)
   return desk
 
@@ -277,7 +278,7 @@ def test_a_command_runs(command, desk, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_python_of_the_pages_runs(desk, monkeypatch):
   monkeypatch.chdir(desk)
-  images = np.zeros((2, 8, 8, 1), np.uint8)
+  images = jnp.zeros((2, 8, 8, 3), jnp.uint8)  # as annotations here have it
   for path in PAGES:
     for language, code in FENCED.findall(path.read_text()):
       if language == 'python':
