@@ -278,7 +278,9 @@ def test_a_command_runs(command, desk, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_python_of_the_pages_runs(desk, monkeypatch):
   monkeypatch.chdir(desk)
-  images = jnp.zeros((2, 8, 8, 3), jnp.uint8)  # as annotations here have it
+  shape = trained.load('runs/quickstart').run['image_shape']
+  # An array of jax, as the annotations have it, which users do not check.
+  images = jnp.zeros((2, *shape), jnp.uint8)
   for path in PAGES:
     for language, code in FENCED.findall(path.read_text()):
       if language == 'python':
