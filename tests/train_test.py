@@ -133,6 +133,15 @@ def test_a_finished_run_stays_as_it_is(tiny_config, tmp_path):
   assert metrics.read_rows(tmp_path / 'metrics.jsonl') == rows
 
 
+def test_a_mesh_that_does_not_split_the_model_is_refused_before_the_first_step(
+  tiny_config, tmp_path
+):
+  tiny_config.mesh.tensor = 8
+  with pytest.raises(ValueError, match='tensor=8 does not divide the 2 heads'):
+    train(tiny_config, tmp_path)
+  assert not metrics.read_rows(tmp_path / 'metrics.jsonl')
+
+
 def test_a_run_of_another_config_is_shown_as_a_diff(tiny_config, tmp_path):
   train(tiny_config, tmp_path)
   tiny_config.optim.learning_rate = 0.5

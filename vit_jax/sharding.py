@@ -295,7 +295,7 @@ def check_split(params: Any, mesh: Mesh) -> None:
     spec = _spec(f'/{name}', x.shape, mesh)
     total += math.prod(x.shape)
     if 'fsdp' not in spec:
-      whole[name] = math.prod(x.shape)
+      whole[name] = x.shape
     axes = _rule(f'/{name}', x.shape)
     if tensor > 1 and 'tensor' in axes:
       is_ruled = True
@@ -312,12 +312,14 @@ def check_split(params: Any, mesh: Mesh) -> None:
       f'matches one of {[pattern for pattern, _ in TENSOR_RULES]}. Leave it at '
       '1 and use config.mesh.fsdp.'
     )
-  if fsdp > 1 and 2 * sum(whole.values()) > total:
-    largest = max(whole, key=lambda name: whole[name])
+  left = sum(math.prod(shape) for shape in whole.values())
+  if fsdp > 1 and 2 * left > total:
+    name, shape = max(whole.items(), key=lambda item: math.prod(item[1]))
     raise ValueError(
-      f'config.mesh.{fsdp=} would leave {sum(whole.values()):,} of {total:,} '
-      f'parameters whole on every device, the largest in {largest}: no '
-      f'dimension is a multiple of {fsdp}. Choose a power of two.'
+      f'config.mesh.{fsdp=} would leave {left:,} of {total:,} parameters whole '
+      f'on every device, the largest in {name} {shape}. Choose a number that '
+      'divides one of its sizes, such as '
+      f'{max(math.gcd(size, fsdp) for size in shape)}.'
     )
 
 
