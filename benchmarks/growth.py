@@ -38,7 +38,7 @@ GROWN = {
   'side x 2': {'side': 448},
   'depth x 2': {'depth': 24},
   'depth x 2, scanned': {'depth': 24, 'scan': True},
-  'depth x 2, remat full': {'depth': 24, 'remat': 'full'},
+  'depth x 2, nothing kept': {'depth': 24, 'remat': 'nothing'},
 }
 
 

@@ -111,6 +111,13 @@ def test_an_unreadable_file_is_named_and_left_out(folder, name, passes, caplog):
   assert name in caplog.text
 
 
+def test_an_image_that_vanished_is_no_bad_image(folder):
+  source = data.open(str(folder))
+  (folder / 'cat' / 'plain.png').unlink()
+  with pytest.raises(ValueError, match='plain.png was there when this began'):
+    list(data.one_pass(source, TRANSFORM, batch_size=2, on_bad_image='skip'))
+
+
 def test_links_that_lead_round_in_circles_are_followed_once(folder):
   cat, dog = folder / 'cat', folder / 'dog'
   (cat / 'itself').symlink_to(cat)

@@ -10,6 +10,7 @@ from vit_jax.layers.neighborhood import (
   neighborhood_attention,
 )
 from vit_jax.layers.window import pairwise
+from vit_jax.ops import kernels
 from vit_jax.ops.kernels import dot_product_attention
 
 
@@ -136,6 +137,13 @@ def test_nothing_is_gathered_or_scattered():
   names = {eqn.primitive.name for eqn in eqns(program(28).jaxpr)}
   assert 'dot_general' in names
   assert not [x for x in names if 'gather' in x or 'scatter' in x]
+
+
+def test_no_fused_kernel_sees_the_minus_infinities(monkeypatch):
+  # Which kernel is chosen depends on the device, which is a CPU here.
+  monkeypatch.setattr(kernels, 'choose_kernel', lambda *_, **__: 'cudnn')
+  *qkv, table = draw(6, 6, kernel_size=3)
+  neighborhood_attention(*qkv, table=table)
 
 
 def test_a_map_smaller_than_a_window_is_enlarged_with_zeros():

@@ -50,6 +50,19 @@ def test_the_softmax_of_bfloat16_is_computed_in_float32():
   np.testing.assert_allclose(mixed.astype(jnp.float32), 1.0, rtol=0.01)
 
 
+def test_large_logits_do_not_overflow():
+  query, key, value = normal(0, 3, 1, 4, 2, 4)
+  query = 100 * query
+  logits = np.einsum('bqht,bnht->bhqn', query, key) / 2
+  assert 89 < np.abs(logits).max() < 700  # beyond float32, within float64
+  np.testing.assert_allclose(
+    dot_product_attention(query, key, value),
+    softmax_by_hand(query, key, value),
+    rtol=1e-4,
+    atol=1e-5,
+  )
+
+
 @pytest.mark.parametrize('options', [{}, {'bias': 8}, {'mask': 8}])
 def test_the_gradient_is_that_of_jax(options):
   arrays = {k: normal(3, 1, 2, n, n) for k, n in options.items()}

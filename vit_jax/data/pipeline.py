@@ -329,7 +329,7 @@ class _Load:
         # No bad image: to go on without it would be to learn from other data.
         # A link to nowhere is one, from the beginning.
         is_gone = isinstance(error, FileNotFoundError)
-        if is_gone and not os.path.islink(error.filename):
+        if is_gone and not os.path.islink(error.filename or ''):
           raise ValueError(
             f'{name} was there when this began, and is gone. Bring it back, or '
             'the disk that it is on, and give the same command again.'
