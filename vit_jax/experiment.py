@@ -292,7 +292,9 @@ def build_eval(
     for key, address in addresses.items()
   }
   return evaluators.build(
-    predict=predict, batches=lambda *key: one_pass(sources[key]), **keywords
+    predict=sharding.on(mesh)(predict),
+    batches=lambda *key: one_pass(sources[key]),
+    **keywords,
   )
 
 

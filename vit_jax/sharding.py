@@ -26,6 +26,7 @@ from jax.sharding import (
   SingleDeviceSharding,
 )
 
+from vit_jax.ops import kernels
 from vit_jax.types import Batch
 
 AXES = ('data', 'fsdp', 'tensor')
@@ -159,10 +160,18 @@ def side_by_side(
   by_part = Mesh(
     devices, ('part', 'data', 'tensor'), axis_types=(AxisType.Auto,) * 3
   )
+  # Within a part, the mesh is what is left of this one.
+  rest = functools.partial(jax.shard_map, axis_names={'data', 'tensor'})
+  place = _place(by_part, rest, batch=('data',))
+
+  def one(*args):
+    with kernels.placed(place):
+      return jax.tree.map(lambda x: x[None], function(*args))
+
   # Not by `jax.vmap`: it makes a convolution grouped, which XLA then runs for
   # all groups on every device.
   return jax.shard_map(
-    lambda *args: jax.tree.map(lambda x: x[None], function(*args)),
+    one,
     mesh=by_part,
     in_specs=(PartitionSpec(), PartitionSpec('part')),
     out_specs=PartitionSpec('part'),
@@ -241,6 +250,27 @@ def keep_batch_split(batch_size: int, mesh: Mesh) -> Iterator[None]:
 
   with nn.intercept_methods(intercept):
     yield
+
+
+@contextlib.contextmanager
+def on(mesh: Mesh) -> Iterator[None]:
+  """Inside, attention is traced for these devices, see `kernels.placed`."""
+  shard = functools.partial(jax.shard_map, mesh=mesh)
+  with kernels.placed(_place(mesh, shard, batch=('data', 'fsdp'))):
+    yield
+
+
+def _place(
+  mesh: Mesh, shard: Callable[..., Any], *, batch: tuple[str, ...]
+) -> kernels.Place:
+  """Where `shard` splits examples over these axes, and heads over `tensor`."""
+  spec = PartitionSpec(batch, None, 'tensor')
+  by_shard = functools.partial(
+    shard, in_specs=spec, out_specs=spec, check_vma=False
+  )
+  examples = math.prod(mesh.shape[axis] for axis in batch)
+  shards = examples, mesh.shape['tensor']
+  return kernels.Place(mesh.devices.flat[0], shards, by_shard)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

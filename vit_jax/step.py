@@ -131,12 +131,12 @@ def make_gradients(
   augment_image = augment.pipeline(config['augment'], **config['normalize'])
   image = dummy_batch(experiment.image_shape)['image']
   jax.eval_shape(augment_image, jax.random.key(0), image)
-  keep_split = functools.partial(
-    sharding.keep_batch_split, mesh=experiment.mesh
-  )
+  mesh = experiment.mesh
+  on_mesh = functools.partial(sharding.on, mesh)
+  keep_split = functools.partial(sharding.keep_batch_split, mesh=mesh)
   if optimizer.sam and optimizer.sam.group_size is not None:
     # Each device computes its groups by itself, see `in_groups`.
-    keep_split = contextlib.nullcontext
+    on_mesh = keep_split = contextlib.nullcontext
 
   def loss_fn(params, state, batch, rng):
     augment_rng, rng = jax.random.split(rng)
@@ -145,7 +145,7 @@ def make_gradients(
     # the optimiser moves stay float32.
     params, image = cast((params, image), config['dtype'])
     batch = {**batch, 'image': image}
-    with keep_split(len(image)):
+    with on_mesh(), keep_split(len(image)):
       return objective.loss(params, state, batch, rng)
 
   def gradients(ts, batch):
@@ -160,9 +160,7 @@ def make_gradients(
         grad_fn, rho=sam.rho(updates), alpha=sam.alpha, frozen=sam.frozen
       )
       if sam.group_size is not None:
-        grad_fn = in_groups(
-          grad_fn, group_size=sam.group_size, mesh=experiment.mesh
-        )
+        grad_fn = in_groups(grad_fn, group_size=sam.group_size, mesh=mesh)
     return grad_fn(ts.params, ts.state, batch, rng)
 
   return gradients

@@ -5,8 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.ops import flops
-from vit_jax.ops.kernels import KERNELS, choose_kernel, dot_product_attention
+from vit_jax import sharding
+from vit_jax.ops import flops, fused_attention
+from vit_jax.ops.curvature import hessian_product
+from vit_jax.ops.kernels import (
+  KERNELS,
+  Place,
+  choose_kernel,
+  dot_product_attention,
+  placed,
+  using,
+)
 
 
 def normal(seed, *shape):
@@ -109,18 +118,57 @@ def test_the_kernel_suits_the_shapes_and_the_device(
   device = types.SimpleNamespace(
     platform='gpu', compute_capability=options.pop('capability', '9.0')
   )
+  # XLA splits cuDNN's kernel by itself.
+  place = Place(device, None, lambda f: f)
   if bias is not None:
     bias = jnp.zeros(bias)
   assert not options
+  assert kernel == choose_kernel(query, key, bias=bias, mask=mask, place=place)
+
+
+@pytest.mark.parametrize(
+  ('query', 'keys', 'options', 'kernel'),
+  [
+    ((8, 197, 12, 64), 197, {}, 'pallas'),
+    ((8, 577, 16, 80), 577, {}, 'pallas'),
+    ((8, 1024, 12, 64), 256, {}, 'pallas'),
+    ((8, 196, 12, 64), 49, {}, 'xla'),
+    ((8, 1, 12, 64), 197, {}, 'xla'),
+    ((8, 50, 12, 64), 50, {}, 'xla'),
+    ((8, 9217, 12, 64), 9217, {}, 'xla'),
+    ((8, 197, 12, 12), 197, {}, 'xla'),
+    ((8, 197, 12, 64), 197, {'dtype': jnp.float32}, 'xla'),
+    ((8, 197, 12, 64), 197, {'dtype': jnp.float16}, 'xla'),
+    ((8, 197, 12, 64), 197, {'mask': jnp.ones((1, 1, 1, 197), bool)}, 'xla'),
+    ((8, 197, 12, 64), 197, {'bias': jnp.ones((1, 12, 197, 197))}, 'xla'),
+    ((6, 197, 12, 64), 197, {}, 'xla'),
+    ((8, 197, 3, 64), 197, {}, 'xla'),
+    ((8, 197, 12, 64), 197, {'shards': None}, 'xla'),
+    ((8, 197, 12, 64), 197, {'platform': 'cpu'}, 'xla'),
+  ],
+)
+def test_a_tpu_has_a_kernel_of_its_own(query, keys, options, kernel):
+  given = {'dtype': jnp.bfloat16, 'platform': 'tpu', 'shards': (4, 2)}
+  given |= {'bias': None, 'mask': None} | options
+  query = jnp.zeros(query, given['dtype'])
+  key = jnp.zeros((len(query), keys, *query.shape[2:]), given['dtype'])
+  device = types.SimpleNamespace(platform=given['platform'])
+  place = Place(device, given['shards'], lambda f: f)
   assert kernel == choose_kernel(
-    query, key, bias=bias, mask=mask, device=device
+    query, key, bias=given['bias'], mask=given['mask'], place=place
   )
 
 
-def test_a_cpu_leaves_it_to_xla():
-  x = jnp.zeros((1, 4, 2, 8), jnp.bfloat16)
-  device = jax.devices('cpu')[0]
-  assert 'xla' == choose_kernel(x, x, bias=None, mask=None, device=device)
+def test_several_devices_without_a_mesh_leave_it_to_xla(monkeypatch):
+  device = types.SimpleNamespace(platform='tpu')
+  monkeypatch.setattr(jax, 'devices', lambda: [device])
+  x = jnp.zeros((1, 200, 2, 16), jnp.bfloat16)
+  # Interpreted it would be, if it were chosen, by a TPU that is none.
+  assert 'pallas_call' not in str(
+    jax.make_jaxpr(dot_product_attention)(x, x, x)
+  )
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  assert 'pallas_call' in str(jax.make_jaxpr(dot_product_attention)(x, x, x))
 
 
 def test_a_misspelt_kernel_is_corrected():
@@ -129,12 +177,63 @@ def test_a_misspelt_kernel_is_corrected():
     dot_product_attention(x, x, x, kernel='cudn')
 
 
+def relative_error(got, want):
+  return jnp.linalg.norm((got - want).ravel()) / jnp.linalg.norm(want)
+
+
+def squares(kernel, mesh, dtype, *, wrap=lambda f: f):
+  """The gradient of a sum of squares of attention, and what it returned."""
+
+  def loss(*qkv):
+    with sharding.on(mesh), using(kernel):
+      mixed = wrap(dot_product_attention)(*(x.astype(dtype) for x in qkv))
+    return jnp.sum(mixed.astype(jnp.float32) ** 2), mixed
+
+  return jax.grad(loss, (0, 1, 2), has_aux=True)
+
+
+@pytest.mark.parametrize(('queries', 'keys'), [(13, 13), (21, 5)])
+@pytest.mark.parametrize(
+  ('axes', 'wrap'),
+  [({}, lambda f: f), ({'fsdp': 2, 'tensor': 2}, jax.checkpoint)],
+)
+def test_the_kernel_for_tpus_is_near_float32(
+  queries, keys, axes, wrap, monkeypatch
+):
+  # Blocks of 8 queries, the last of which is not full, and one head at a time.
+  monkeypatch.setattr(fused_attention, 'LANES', 8)
+  monkeypatch.setattr(fused_attention, 'LOGITS', 8)
+  monkeypatch.setattr(fused_attention, 'TOKENS', 2 * keys)
+  devices = jax.devices()[: 8 if axes else 1]
+  mesh = sharding.make_mesh(**axes, devices=devices)
+  qkv = [normal(i, 4, n, 4, 16) for i, n in enumerate([queries, keys, keys])]
+  exact = squares('xla', mesh, jnp.float32)(*qkv)
+  for dtype, tolerance in ((jnp.float32, 1e-6), (jnp.bfloat16, 0.01)):
+    gradient = squares('pallas', mesh, dtype, wrap=wrap)
+    ours = jax.jit(gradient)(*qkv)
+    for got, want in zip(*map(jax.tree.leaves, (ours, exact)), strict=True):
+      assert relative_error(got, want) < tolerance
+  # What is left over of a block does not count.
+  product = 2 * 4 * 4 * queries * keys * 16
+  assert flops.count(gradient, *qkv) == (2 + 5) * product
+
+
+def test_a_hessian_is_never_that_of_a_fused_kernel():
+  device = types.SimpleNamespace(platform='tpu')
+  x = normal(0, 1, 200, 1, 16).astype(jnp.bfloat16)
+  loss = lambda x: jnp.sum(dot_product_attention(x, x, x) ** 2)
+  with placed(Place(device, (1, 1), lambda f: f)):
+    assert 'pallas_call' in str(jax.make_jaxpr(loss)(x))
+    curved = jax.eval_shape(lambda x: hessian_product(loss, x, x), x)
+  assert curved.shape == x.shape
+
+
 @pytest.mark.skipif(
   jax.default_backend() != 'gpu', reason='needs a GPU and JAX_PLATFORMS=cuda'
 )
 @pytest.mark.parametrize('tokens', [64, 197])
 @pytest.mark.parametrize('has_bias', [False, True])
-@pytest.mark.parametrize('kernel', sorted(KERNELS))
+@pytest.mark.parametrize('kernel', sorted(KERNELS.keys() - {'pallas'}))
 def test_a_kernel_on_a_gpu_is_near_float32(kernel, tokens, has_bias):
   if has_bias and tokens % 2:
     pytest.skip('cuDNN has no gradient of a bias between odd numbers')
@@ -156,5 +255,4 @@ def test_a_kernel_on_a_gpu_is_near_float32(kernel, tokens, has_bias):
   assert flops.count(forward, *half) == 4 * 2 * 3 * tokens**2 * 32
   exact, ours = run('xla', jnp.float32), run(kernel, jnp.bfloat16)
   for want, got in zip(*map(jax.tree.leaves, (exact, ours)), strict=True):
-    error = jnp.linalg.norm((got - want).ravel()) / jnp.linalg.norm(want)
-    assert error < 0.02
+    assert relative_error(got, want) < 0.02

@@ -10,6 +10,7 @@ import optax
 import scipy.sparse.linalg
 from jaxtyping import Float
 
+from vit_jax.ops import kernels
 from vit_jax.types import Array, Params
 
 
@@ -17,7 +18,8 @@ def hessian_product(
   loss: Callable[[Params], Array], params: Params, vector: Params
 ) -> Params:
   """Returns the Hessian of a loss at `params`, times a vector."""
-  return jax.jvp(jax.grad(loss), (params,), (vector,))[1]
+  with kernels.using('xla'):  # Fused ones have no second derivative.
+    return jax.jvp(jax.grad(loss), (params,), (vector,))[1]
 
 
 def largest_eigenvalue(

@@ -14,7 +14,8 @@ def count(fn: Callable[..., Any], *args: Any) -> int:
   A multiply-add counts as 2. Of the branches of a condition the largest counts;
   the body of a scan counts once for each step, that of a `while` loop, whose
   length nobody knows, once. Under `shard_map` the devices add up. Nothing is
-  compiled. Of kernels written outside JAX only cuDNN's attention counts.
+  compiled. A Pallas kernel counts as what its `cost_estimate` says; of kernels
+  written outside JAX only cuDNN's attention counts.
 
   Args:
     fn: a function that `jax.make_jaxpr` accepts.
@@ -41,6 +42,8 @@ def _count_equation(eqn: core.JaxprEqn) -> int:
     return _conv(eqn)
   if name in _ATTENTION:
     return _ATTENTION[name] * _attention_product(eqn)
+  if name == 'pallas_call':
+    return eqn.params['cost_estimate'].flops
   inner = [_count(jaxpr) for jaxpr in _inner_jaxprs(eqn.params)]
   if name == 'cond':
     return max(inner)

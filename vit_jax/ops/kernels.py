@@ -2,18 +2,82 @@
 
 xla     written out here; anything, anywhere
 cudnn   cuDNN's fused kernel, for NVIDIA GPUs: the weights of all pairs of
-        tokens are never stored; it has a first derivative only, but Hessians
-        are computed in float32, which it does not take
+        tokens are never stored; it has a first derivative only
+pallas  that of `fused_attention`, for TPUs, of which the same is true; it is
+        interpreted elsewhere, for tests
+
+Which one serves depends on where the program will run, and that need not be
+where it is traced: `placed` says it, and how arrays are split over devices.
 """
 
-from typing import Any
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from vit_jax.lookup import choose
+from vit_jax.ops.fused_attention import fused_attention
 from vit_jax.types import Array
+
+# Tokens from which, and up to which, the kernel for TPUs is chosen: below, the
+# matrix of weights is small; above, it was not compiled (docs/notebook.md).
+FEWEST, MOST = 192, 4112
+
+
+class Place(NamedTuple):
+  """Where a program will run.
+
+  Attributes:
+    device: one of its devices.
+    shards: into how many parts examples and heads are split; None where a
+      kernel that XLA cannot split has no place.
+    by_shard: makes of a function of arrays (b, n, h, t), that of one device,
+      that of all.
+  """
+
+  device: Any
+  shards: tuple[int, int] | None
+  by_shard: Callable[[Callable[..., Array]], Callable[..., Array]]
+
+
+class _Inside(threading.local):
+  place: Place | None = None
+  kernel: str | None = None
+
+
+_inside = _Inside()
+
+
+@contextlib.contextmanager
+def placed(place: Place) -> Iterator[None]:
+  """Inside, attention is traced for this place."""
+  before, _inside.place = _inside.place, place
+  try:
+    yield
+  finally:
+    _inside.place = before
+
+
+@contextlib.contextmanager
+def using(kernel: str) -> Iterator[None]:
+  """Inside, attention that names no kernel takes this one of `KERNELS`."""
+  before, _inside.kernel = _inside.kernel, kernel
+  try:
+    yield
+  finally:
+    _inside.kernel = before
+
+
+def here() -> Place:
+  """The place that `placed` says; by default the first device, if alone."""
+  if _inside.place is not None:
+    return _inside.place
+  alone = jax.device_count() == 1
+  return Place(jax.devices()[0], (1, 1) if alone else None, lambda f: f)
 
 
 def dot_product_attention(
@@ -37,13 +101,12 @@ def dot_product_attention(
     bias: added to the logits.
     mask: True where a query may look at a key.
     scale: of the products, 1 / sqrt(t) by default.
-    kernel: of `KERNELS`; by default what `choose_kernel` says for the first
-      device.
+    kernel: of `KERNELS`; by default what `choose_kernel` says for the place,
+      see `placed`, unless `using` names one.
   """
+  kernel = kernel or _inside.kernel
   if kernel is None:
-    kernel = choose_kernel(
-      query, key, bias=bias, mask=mask, device=jax.devices()[0]
-    )
+    kernel = choose_kernel(query, key, bias=bias, mask=mask, place=here())
   attend = choose(KERNELS, word=kernel, kind='kernel')
   scale = query.shape[-1] ** -0.5 if scale is None else scale
   return attend(query, key, value, bias=bias, mask=mask, scale=scale)
@@ -55,7 +118,7 @@ def choose_kernel(
   *,
   bias: Float[Array, '#b #h #q #n'] | None,
   mask: Bool[Array, '#b #h #q #n'] | None,
-  device: Any,
+  place: Place,
 ) -> str:
   """Returns the name of the kernel for arrays of these shapes and types.
 
@@ -64,10 +127,15 @@ def choose_kernel(
   (jax/_src/cudnn/fused_attention_stablehlo.py). Masks it takes as biases, of
   every example. On a mesh, query and key must be split alike, which only
   self-attention promises. It is used from compute capability 8.0 on.
+
+  That for TPUs takes bfloat16 without bias or mask, if the devices split the
+  examples and the heads evenly.
   """
+  if _suits_pallas(query, key, place=place) and bias is None and mask is None:
+    return 'pallas'
   tokens, heads, width = query.shape[1:]
   # That of AMD's devices, which are GPUs as well, reads 'gfx90a'.
-  capability = getattr(device, 'compute_capability', '')
+  capability = getattr(place.device, 'compute_capability', '')
   suits_cudnn = (
     capability[:1].isdigit()
     and float(capability) >= 8.0
@@ -81,6 +149,19 @@ def choose_kernel(
     is_shared = bias.shape == (1, heads, tokens, tokens)
     suits_cudnn &= is_shared and tokens % 2 == 0
   return 'cudnn' if suits_cudnn else 'xla'
+
+
+def _suits_pallas(query, key, *, place):
+  if place.device.platform != 'tpu' or place.shards is None:
+    return False
+  examples, tokens, heads, width = query.shape
+  return (
+    query.dtype == jnp.bfloat16
+    and all(FEWEST <= n <= MOST for n in (tokens, key.shape[1]))
+    and width % 16 == 0  # rows of a tile
+    and examples % place.shards[0] == 0
+    and heads % place.shards[1] == 0
+  )
 
 
 def _xla(query, key, value, *, bias, mask, scale):
@@ -116,4 +197,19 @@ def _cudnn(query, key, value, *, bias, mask, scale):
   )
 
 
-KERNELS = {'xla': _xla, 'cudnn': _cudnn}
+def _pallas(query, key, value, *, bias, mask, scale):
+  if bias is not None or mask is not None:
+    raise ValueError('The kernel for TPUs takes neither a bias nor a mask.')
+  place = here()
+  interpret = place.device.platform != 'tpu'
+
+  @place.by_shard
+  def attend(*qkv):
+    # Tokens last, as XLA lays them out as well.
+    qkv = (x.transpose(0, 2, 3, 1) for x in qkv)
+    return fused_attention(*qkv, scale, interpret).transpose(0, 3, 1, 2)
+
+  return attend(query, key, value)
+
+
+KERNELS = {'xla': _xla, 'cudnn': _cudnn, 'pallas': _pallas}
