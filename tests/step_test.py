@@ -8,6 +8,7 @@ import pytest
 
 from configs import quickstart
 from vit_jax import data, experiment, optim, sharding
+from vit_jax.ops import kernels
 from vit_jax.optim.sam import sharpness_aware
 from vit_jax.step import (
   accumulate,
@@ -305,6 +306,23 @@ def test_sam_in_groups_is_a_loop_over_groups(group_size, parts):
     )
   )(params, (), batch, rng)
   assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(
+  ('groups', 'shards'), [(0, (2, 4)), (4, (1, 4)), (BATCH_SIZE, (2, 4))]
+)
+def test_attention_is_told_how_the_mesh_splits_it(groups, shards, monkeypatch):
+  sam = with_sam(rho=0.5, group_size=groups) if groups else {}
+  built = build(**MESH_OF_2, **sam, **{'model.depth': 1})
+  ts, seen = first_state(built), set()
+
+  def spy(*_, place, **__):
+    seen.add((place.device, place.shards))
+    return 'xla'
+
+  monkeypatch.setattr(kernels, 'choose_kernel', spy)
+  jax.eval_shape(make_step(built), ts, digits())
+  assert seen == {(built.mesh.devices.flat[0], shards)}
 
 
 def test_micro_batches_do_not_change_what_sam_computes():
