@@ -49,7 +49,7 @@ NOT_RUN = {
   '-m pytest': 'is this',
   '-m benchmarks': 'takes minutes, and a machine of its own',
   '--pretrained=augreg': 'downloads weights',
-  '--topology': 'wants libtpu, which is in an environment of its own',
+  '--topology': 'wants a compiler that is in an environment of its own',
   '--suite=robustness': 'wants data sets of TFDS',
   '--coordinator': 'tests/multiprocess_test.py does',
   'launch/': 'wants a pod or a cluster; tests/launch_test.py has stubs',

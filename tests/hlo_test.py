@@ -90,6 +90,25 @@ def test_a_loop_without_a_known_end_is_counted_once_and_told():
   assert found.calls['all-gather'] == 12 + 1 + 1
 
 
+def test_what_a_kernel_of_cuda_scribbles_into_is_no_traffic():
+  text = textwrap.dedent("""
+    HloModule jit_f, is_scheduled=true
+
+    ENTRY %main (x: bf16[64,32], w: bf16[32,16]) -> bf16[64,16] {
+      %x = bf16[64,32]{1,0} parameter(0)
+      %w = bf16[32,16]{1,0} parameter(1)
+      %g = (bf16[64,16]{1,0}, s8[33554432]{0}) custom-call(%x, %w), TARGET
+      ROOT %y = bf16[64,16]{1,0} get-tuple-element(%g), index=0
+    }
+  """)
+  arrays = 2 * (64 * 32 + 32 * 16 + 64 * 16)
+  for target, scratch in (('__cublas$lt$matmul', 0), ('tpu_call', 2**25)):
+    found = hlo.traffic(
+      text.replace('TARGET', f'custom_call_target="{target}"')
+    )
+    assert found.memory == arrays + scratch
+
+
 def test_what_is_no_program_is_refused():
   with pytest.raises(ValueError, match='no ENTRY'):
     hlo.traffic('HloModule nothing')

@@ -43,6 +43,8 @@ _FREE = {
 # These read as much of their first operand as they return.
 _SLICES = {'dynamic-slice', 'slice', 'gather'}
 _RENAMES = {'bitcast', 'get-tuple-element', 'reshape'}
+# The last result of a kernel of cuBLAS or cuDNN is where it may scribble.
+_SCRATCH = re.compile(r', [su]8\[\d+\](\{0\})?\)$')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +232,8 @@ class _Program:
       elif x.opcode == 'dynamic-update-slice':
         total += 2 * self._bytes(name, x.operands[1])
       else:
-        total += _size(x.type)
+        is_cuda = x.opcode == 'custom-call' and '"__cu' in x.attributes
+        total += _size(_SCRATCH.sub(')', x.type) if is_cuda else x.type)
         total += sum(self._bytes(name, operand) for operand in x.operands)
     return total
 

@@ -2,14 +2,18 @@ import os
 import re
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
+from jax.experimental import topologies
 
 from vit_jax import chips, data, hlo, memory
+from vit_jax.layers.attention import DotProduct
+from vit_jax.ops.kernels import KERNELS
 from vit_jax.tools import command, estimate, grey
 from vit_jax.tools.plan import main as plan_main
-from vit_jax.tools.work import plan
+from vit_jax.tools.work import gpus, plan
 
 CHIP = chips.Chip(100e12, 16 * memory.GIB, 1e12, 0.2e12)
 SMALL = (
@@ -92,7 +96,9 @@ def test_grey_images_stand_in_for_absent_data_and_only_for_these(tmp_path):
   assert len(grey.grey_source(none).class_names) == 1000
 
 
-@pytest.mark.parametrize('name', ['v9:2x2', 'v5e', '4x4', 'v2:2x2'])
+@pytest.mark.parametrize(
+  'name', ['v9:2x2', 'v5e', '4x4', 'v2:2x2', 'h100:9', 'h300']
+)
 def test_an_unknown_generation_is_one_line_with_those_that_are(name):
   with pytest.raises(ValueError, match='v4, v5e, v5p, v6e') as error:
     plan.topology(name if ':' in name else f'{name}x')
@@ -107,6 +113,39 @@ def test_without_libtpu_the_remedy_is_named(monkeypatch):
     'Error: --topology needs libtpu, which compiles for TPUs without one: '
     'pip install -r requirements-plan.txt'
   )
+
+
+@pytest.mark.parametrize('name', ['h100', 'h200:8'])
+def test_without_the_plugin_for_cuda_the_remedy_is_named(name, monkeypatch):
+  monkeypatch.setenv('XLA_FLAGS', os.getenv('XLA_FLAGS', ''))
+
+  def absent(*_, **__):
+    raise NotImplementedError('topology not implemented for cuda')
+
+  monkeypatch.setattr(topologies, 'get_topology_desc', absent)
+  message = command(lambda: plan_main([*SMALL, f'--topology={name}']))
+  assert message == (
+    f'Error: --topology={name} needs what jax compiles for GPUs with, which is '
+    'here without one as well: pip install -r requirements-cuda.txt'
+  )
+
+
+@pytest.mark.parametrize(
+  ('capability', 'kernels'), [('9.0', ['cudnn']), ('', ['xla'])]
+)
+def test_attention_is_that_of_the_device_to_compile_for(
+  capability, kernels, monkeypatch
+):
+  used = []
+  for name in tuple(KERNELS):
+    spy = lambda query, *_, name=name, **__: used.append(name) or query
+    monkeypatch.setitem(KERNELS, name, spy)
+  device = types.SimpleNamespace(compute_capability=capability)
+  query = jax.ShapeDtypeStruct((2, 4, 2, 8), 'bfloat16')
+  attend = lambda query: DotProduct().apply({}, query, query, query)
+  with gpus.attention_of(device):
+    jax.eval_shape(attend, query)
+  assert used == kernels
 
 
 @pytest.mark.parametrize(
@@ -216,4 +255,22 @@ def test_a_step_is_compiled_for_tpus_that_are_not_here():
   assert done.returncode == 0, done.stderr
   assert 'on 4 x TPU v5 lite, batch 64' in done.stdout
   assert re.search(r'total +0\.0\d+ GiB +0% of 14\.9 GiB', done.stdout)
+  assert re.search(r'all-gather +[\d.e-]+ GB +\d+ times', done.stdout)
+
+
+@pytest.mark.slow
+def test_a_step_is_compiled_for_gpus_that_are_not_here():
+  pytest.importorskip('jax_cuda13_plugin')
+  done = subprocess.run(
+    [
+      *(sys.executable, '-m', 'vit_jax.tools.plan', '--topology=h100:4'),
+      *('--config=configs/scaling.py:mu_16', '--config.batch_size=64'),
+      *('--config.mesh.data=1', '--config.mesh.fsdp=4'),
+    ],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'on 4 x NVIDIA H100, batch 64' in done.stdout
+  assert re.search(r'total +0\.0\d+ GiB +0% of 74\.5 GiB', done.stdout)
   assert re.search(r'all-gather +[\d.e-]+ GB +\d+ times', done.stdout)

@@ -5,7 +5,8 @@ r"""Says whether a training step fits, and how long it may take, before it runs.
 
 compiles the step that `vit_jax.main` would run on that slice, on a machine
 without a TPU: libtpu compiles for all of them (requirements-plan.txt).
-Without --topology it is compiled for the devices that are here. No data are
+`--topology=h100:8` is a host of 8 GPUs (requirements-cuda.txt). Without
+--topology it is compiled for the devices that are here. No data are
 needed: where they are absent, grey images stand in. `--search` tries meshes,
 `remat` and micro-batches, and names the fastest that fits. docs/plan.md says
 how to read what is printed.
@@ -26,7 +27,10 @@ def parser() -> Parser:
     epilog='--config=FILE.py:ARG and --config.key=value are those of '
     'vit_jax.main.',
   )
-  parser.add_argument('--topology', help='a TPU slice, such as v5e:4x4')
+  parser.add_argument(
+    '--topology',
+    help='a TPU slice, such as v5e:4x4, or GPUs, such as h100 or h200:8',
+  )
   parser.add_argument(
     '--num_classes', type=int, help='of grey images in place of the data'
   )

@@ -22,6 +22,7 @@ from vit_jax.tools.estimate import (
   memory_limit,
   roofline,
 )
+from vit_jax.tools.work import gpus
 
 GENERATIONS = ('v4', 'v5e', 'v5p', 'v6e')
 # Two cores of a chip work as one device. libtpu's default of v4 is two.
@@ -29,21 +30,25 @@ MEGACORE = ('v4', 'v5p')
 
 
 def topology(name: str) -> Sequence[jax.Device]:
-  """The devices of a TPU slice, to compile for; no TPU is needed.
+  """The devices of a TPU slice or a host of GPUs, to compile for.
 
-  Must come before jax looks for devices.
+  Neither is needed. Must come before jax looks for devices.
 
   Args:
-    name: GENERATION:XxY or GENERATION:XxYxZ, in chips.
+    name: GENERATION:XxY or GENERATION:XxYxZ, in chips; or as for
+      `gpus.topology`.
 
   Raises:
-    ValueError: if there is no such slice, or libtpu is not installed.
+    ValueError: if there is no such slice, or its compiler is not installed.
   """
+  if gpus.are_meant(name):
+    return gpus.topology(name)
   generation, _, _ = name.partition(':')
   if generation not in GENERATIONS:
     raise ValueError(
       f'Unknown --topology={name!r}: write GENERATION:SHAPE in chips, such as '
-      f'v5p:4x4x8 or v5e:16x16, of {", ".join(GENERATIONS)}.'
+      f'v5p:4x4x8 or v5e:16x16, of {", ".join(GENERATIONS)}; or h100 or h200, '
+      'or up to eight of them, such as h100:8.'
     )
   try:
     import libtpu
@@ -244,16 +249,17 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> int:
   name = re.search(r'--?config[= ](\S+)', ' '.join(words))[1]
   if limit is None and (args.search or config['accumulate'] == memory.AUTO):
     raise ValueError('The memory is not known: give --config.memory_gib=16.')
-  if args.search:
-    fitting = search(config, chip=chip, limit=limit, **given)
-    if not fitting:
-      raise ValueError('None fits: take more chips, or a smaller batch.')
-    found = fitting[0]
-    print(f'\nThe fastest that fits: {flags(found)}\n')
-  else:
-    built = build(config, **given)
-    if built.config['accumulate'] == memory.AUTO:
-      built, _ = memory.fit(built, limit=limit)
-    found = estimate(built, limit=limit)
+  with gpus.attention_of(devices[0]):
+    if args.search:
+      fitting = search(config, chip=chip, limit=limit, **given)
+      if not fitting:
+        raise ValueError('None fits: take more chips, or a smaller batch.')
+      found = fitting[0]
+      print(f'\nThe fastest that fits: {flags(found)}\n')
+    else:
+      built = build(config, **given)
+      if built.config['accumulate'] == memory.AUTO:
+        built, _ = memory.fit(built, limit=limit)
+      found = estimate(built, limit=limit)
   show(report(found, chip), title=title(name, devices, found))
   return 0 if found.fits else 1
