@@ -26,7 +26,7 @@ from jax.sharding import (
   SingleDeviceSharding,
 )
 
-from vit_jax.ops import kernels
+from vit_jax.ops.place import Place, placed
 from vit_jax.types import Batch
 
 AXES = ('data', 'fsdp', 'tensor')
@@ -165,7 +165,7 @@ def side_by_side(
   place = _place(by_part, rest, batch=('data',))
 
   def one(*args):
-    with kernels.placed(place):
+    with placed(place):
       return jax.tree.map(lambda x: x[None], function(*args))
 
   # Not by `jax.vmap`: it makes a convolution grouped, which XLA then runs for
@@ -254,15 +254,15 @@ def keep_batch_split(batch_size: int, mesh: Mesh) -> Iterator[None]:
 
 @contextlib.contextmanager
 def on(mesh: Mesh) -> Iterator[None]:
-  """Inside, attention is traced for these devices, see `kernels.placed`."""
+  """Inside, models are traced for these devices, see `ops.place`."""
   shard = functools.partial(jax.shard_map, mesh=mesh)
-  with kernels.placed(_place(mesh, shard, batch=('data', 'fsdp'))):
+  with placed(_place(mesh, shard, batch=('data', 'fsdp'))):
     yield
 
 
 def _place(
   mesh: Mesh, shard: Callable[..., Any], *, batch: tuple[str, ...]
-) -> kernels.Place:
+) -> Place:
   """Where `shard` splits examples over these axes, and heads over `tensor`."""
   spec = PartitionSpec(batch, None, 'tensor')
   by_shard = functools.partial(
@@ -270,7 +270,7 @@ def _place(
   )
   examples = math.prod(mesh.shape[axis] for axis in batch)
   shards = examples, mesh.shape['tensor']
-  return kernels.Place(mesh.devices.flat[0], shards, by_shard)
+  return Place(mesh.devices.flat[0], shards, by_shard)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

@@ -1,3 +1,6 @@
+import functools
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +8,7 @@ import pytest
 from scipy import special
 
 from vit_jax.layers.mlp import GELU, Mlp
+from vit_jax.ops.place import Place, placed
 
 
 def test_the_mlp_is_dense_gelu_dense():
@@ -64,3 +68,35 @@ def test_the_quick_gelu_is_a_sigmoid():
     quick, x * special.expit(1.702 * np.asarray(x)), rtol=1e-4, atol=1e-6
   )
   assert 0.01 < jnp.abs(quick - exact).max() < 0.021
+
+
+@pytest.mark.parametrize('kind', sorted(GELU))
+def test_a_gelu_is_as_exact_in_16_bits_as_these_allow(kind):
+  x = jnp.linspace(-6, 6, 997)[None]
+  half = x.astype(jnp.bfloat16)
+  wide = GELU[kind](half.astype(jnp.float32))
+  np.testing.assert_allclose(
+    GELU[kind](half).astype(jnp.float32), wide, rtol=0.02, atol=0.004
+  )
+
+
+@pytest.mark.parametrize('platform', ['cpu', 'gpu', 'tpu'])
+def test_the_mlp_is_the_same_wherever_it_runs(platform):
+  x = jax.random.normal(jax.random.key(0), (2, 3, 8))
+  module = Mlp(16)
+  params = module.init(jax.random.key(1), x)
+  loss = lambda params: jnp.sum(module.apply(params, x) ** 2)
+  expected = jax.grad(loss)(params)
+  device = types.SimpleNamespace(platform=platform)
+  with placed(Place(device, None, lambda f: f)):
+    # JAX remembers what it traced, by the function.
+    here = lambda params: loss(params)
+    program = str(jax.make_jaxpr(here)(params))
+    assert ('f32[6,16]' in program) == (platform != 'tpu')
+    assert ('prevent_cse' in program) == (platform == 'gpu')
+    gradient = jax.grad(here)(params)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
+    gradient,
+    expected,
+  )

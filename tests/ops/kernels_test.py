@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import types
 
 import jax
@@ -10,12 +13,11 @@ from vit_jax.ops import flops, fused_attention
 from vit_jax.ops.curvature import hessian_product
 from vit_jax.ops.kernels import (
   KERNELS,
-  Place,
   choose_kernel,
   dot_product_attention,
-  placed,
   using,
 )
+from vit_jax.ops.place import Place, placed
 
 
 def normal(seed, *shape):
@@ -172,6 +174,20 @@ def test_several_devices_without_a_mesh_leave_it_to_xla(monkeypatch):
   assert 'pallas_call' in traced()
 
 
+def test_the_environment_may_name_the_kernel():
+  program = (
+    'import jax; from vit_jax.ops.kernels import dot_product_attention as f; '
+    'f(*[jax.numpy.zeros((1, 2, 1, 8))] * 3)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program],
+    env={**os.environ, 'VIT_JAX_ATTENTION': 'xlb'},
+    capture_output=True,
+    text=True,
+  )
+  assert "Unknown kernel: 'xlb'. Did you mean 'xla'?" in done.stderr
+
+
 def relative_error(got, want):
   return jnp.linalg.norm((got - want).ravel()) / jnp.linalg.norm(want)
 
@@ -223,6 +239,22 @@ def test_a_hessian_is_never_that_of_a_fused_kernel():
   assert curved.shape == x.shape
 
 
+@pytest.mark.parametrize('tokens', [8, 13])
+def test_cudnn_gets_an_even_number_of_tokens(tokens, monkeypatch):
+  qkv = [normal(i, 2, tokens, 3, 8) for i in range(3)]
+  given = []
+
+  def elsewhere(query, *args, implementation, **options):
+    given.append((implementation, query.shape[1]))
+    return attend(query, *args, implementation='xla', **options)
+
+  attend = jax.nn.dot_product_attention
+  monkeypatch.setattr(jax.nn, 'dot_product_attention', elsewhere)
+  mixed = dot_product_attention(*qkv, kernel='cudnn')
+  np.testing.assert_allclose(mixed, softmax_by_hand(*qkv), rtol=1e-4, atol=1e-6)
+  assert given == [('cudnn', tokens + tokens % 2)]
+
+
 @pytest.mark.skipif(
   jax.default_backend() != 'gpu', reason='needs a GPU and JAX_PLATFORMS=cuda'
 )
@@ -247,7 +279,8 @@ def test_a_kernel_on_a_gpu_is_near_float32(kernel, tokens, has_bias):
 
   forward = lambda *qkv: dot_product_attention(*qkv, bias=bias, kernel=kernel)
   half = [x.astype(jnp.bfloat16) for x in qkv]
-  assert flops.count(forward, *half) == 4 * 2 * 3 * tokens**2 * 32
+  side = tokens + (tokens % 2 if kernel == 'cudnn' else 0)  # padded
+  assert flops.count(forward, *half) == 4 * 2 * 3 * side**2 * 32
   exact, ours = run('xla', jnp.float32), run(kernel, jnp.bfloat16)
   for want, got in zip(*map(jax.tree.leaves, (exact, ours)), strict=True):
     assert relative_error(got, want) < 0.02

@@ -2,18 +2,15 @@ import os
 import re
 import subprocess
 import sys
-import types
 
 import jax
 import pytest
 from jax.experimental import topologies
 
 from vit_jax import chips, data, hlo, memory
-from vit_jax.layers.attention import DotProduct
-from vit_jax.ops.kernels import KERNELS
 from vit_jax.tools import command, estimate, grey
 from vit_jax.tools.plan import main as plan_main
-from vit_jax.tools.work import gpus, plan
+from vit_jax.tools.work import plan
 
 CHIP = chips.Chip(100e12, 16 * memory.GIB, 1e12, 0.2e12)
 SMALL = (
@@ -128,24 +125,6 @@ def test_without_the_plugin_for_cuda_the_remedy_is_named(name, monkeypatch):
     f'Error: --topology={name} needs what jax compiles for GPUs with, which is '
     'here without one as well: pip install -r requirements-cuda.txt'
   )
-
-
-@pytest.mark.parametrize(
-  ('capability', 'kernels'), [('9.0', ['cudnn']), ('', ['xla'])]
-)
-def test_attention_is_that_of_the_device_to_compile_for(
-  capability, kernels, monkeypatch
-):
-  used = []
-  for name in tuple(KERNELS):
-    spy = lambda query, *_, name=name, **__: used.append(name) or query
-    monkeypatch.setitem(KERNELS, name, spy)
-  device = types.SimpleNamespace(compute_capability=capability)
-  query = jax.ShapeDtypeStruct((2, 4, 2, 8), 'bfloat16')
-  attend = lambda query: DotProduct().apply({}, query, query, query)
-  with gpus.attention_of(device):
-    jax.eval_shape(attend, query)
-  assert used == kernels
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jaxtyping import Bool, Float
 
 from vit_jax.ops.kernels import dot_product_attention
+from vit_jax.ops.place import join_rows
 from vit_jax.types import Array
 
 # Glorot's bound is that of one projection, d -> h * t, not of the two or three
@@ -29,6 +32,45 @@ class DotProduct(nn.Module):
   ) -> Float[Array, 'b q h t']:
     """Takes what `dot_product_attention` takes."""
     return dot_product_attention(query, key, value, **options)
+
+
+class FusedProjection(nn.Module):
+  """Several linear maps of the tokens to heads, as one product of matrices.
+
+  Parameters: kernel (c, k, h, t), bias (k, h, t).
+
+  Attributes:
+    count: k, how many.
+    heads: (h, t), their number and width.
+    kernel_init: of the kernel.
+    use_bias: whether there is a bias.
+  """
+
+  count: int
+  heads: tuple[int, int]
+  kernel_init: nn.initializers.Initializer
+  use_bias: bool = True
+
+  @nn.compact
+  def __call__(
+    self, tokens: Float[Array, '*b n c']
+  ) -> tuple[Float[Array, '*b n h t'], ...]:
+    """Returns the k results."""
+    width, (num_heads, head_width) = tokens.shape[-1], self.heads
+    shape = (self.count, *self.heads)
+    kernel = self.param('kernel', self.kernel_init, (width, *shape))
+    bias = None
+    if self.use_bias:
+      bias = self.param('bias', nn.initializers.zeros, shape)
+    tokens, kernel, bias = promote_dtype(tokens, kernel, bias, dtype=None)
+    rows = join_rows(tokens)
+    # By head first, as devices split the heads.
+    rows = rows @ kernel.swapaxes(1, 2).reshape(width, -1)
+    if bias is not None:
+      columns = bias.swapaxes(0, 1).reshape(-1)
+      rows = rows + jnp.expand_dims(columns, range(rows.ndim - 1))
+    fused = rows.reshape(*tokens.shape[:-1], num_heads, self.count, head_width)
+    return tuple(fused[..., i, :] for i in range(self.count))
 
 
 class MultiHeadAttention(nn.Module):
@@ -60,16 +102,15 @@ class MultiHeadAttention(nn.Module):
     """Mixes the tokens of each example; see `dot_product_attention`."""
     width = self.width or tokens.shape[-1]
     heads = head_shape(width, num_heads=self.num_heads)
-    qkv = nn.Einsum(
-      (tokens.shape[-1], 3, *heads),
-      'bnc,csht->bnsht',
-      use_bias=self.qkv_bias,
+    query, key, value = FusedProjection(
+      3,
+      heads,
       kernel_init=self.kernel_init or _fused_init,
+      use_bias=self.qkv_bias,
       name='qkv',
-    )(tokens)  # (B, N, 3, H, T)
-    query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+    )(tokens)
     mixed = DotProduct()(query, key, value, bias=bias, mask=mask)
-    return _project_out(
+    return project_out(
       mixed, width=width, kernel_init=self.kernel_init or _out_init
     )
 
@@ -105,14 +146,11 @@ class CrossAttention(nn.Module):
       kernel_init=self.kernel_init or _in_init,
       name='q',
     )(query)  # (B, Q, H, T)
-    kv = nn.Einsum(
-      (context.shape[-1], 2, *heads),
-      'bnc,csht->bnsht',
-      kernel_init=self.kernel_init or _fused_init,
-      name='kv',
-    )(context)  # (B, N, 2, H, T)
-    mixed = DotProduct()(q, kv[:, :, 0], kv[:, :, 1], mask=mask)
-    return _project_out(
+    key, value = FusedProjection(
+      2, heads, kernel_init=self.kernel_init or _fused_init, name='kv'
+    )(context)
+    mixed = DotProduct()(q, key, value, mask=mask)
+    return project_out(
       mixed, width=width, kernel_init=self.kernel_init or _out_init
     )
 
@@ -131,13 +169,18 @@ def head_shape(width: int, *, num_heads: int) -> tuple[int, int]:
   return num_heads, width // num_heads
 
 
-def _project_out(
-  mixed: Array, *, width: int, kernel_init: nn.initializers.Initializer
-) -> Array:
-  """(B, N, H, T) -> (B, N, D), as the submodule `out` of the caller."""
-  return nn.Einsum(
+def project_out(
+  mixed: Float[Array, '*b h t'],
+  *,
+  width: int,
+  kernel_init: nn.initializers.Initializer,
+) -> Float[Array, '*b d']:
+  """Joins the heads again, as the submodule `out` of the caller."""
+  joined = join_rows(mixed.reshape(*mixed.shape[:-2], -1))
+  rows = nn.Einsum(
     (*mixed.shape[-2:], width),
-    'bnht,htd->bnd',
+    '...ht,htd->...d',
     kernel_init=kernel_init,
     name='out',
-  )(mixed)
+  )(joined.reshape(*joined.shape[:-1], *mixed.shape[-2:]))
+  return rows.reshape(*mixed.shape[:-2], width)

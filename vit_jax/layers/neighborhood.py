@@ -24,7 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vit_jax.layers.attention import head_shape
+from vit_jax.layers.attention import (
+  FusedProjection,
+  head_shape,
+  project_out,
+)
 from vit_jax.ops.kernels import dot_product_attention
 from vit_jax.types import Array
 
@@ -59,26 +63,10 @@ class NeighborhoodAttention(nn.Module):
     heads = head_shape(width, num_heads=self.num_heads)
     least = self.kernel_size * dilation
     x = _pad(_pad(x, axis=1, size=least), axis=2, size=least)
-    qkv = nn.Einsum(
-      (width, 3, *heads),
-      'byxd,dsht->byxsht',
-      kernel_init=INIT,
-      name='qkv',
-    )(x)  # (B, Y, X, 3, H, T)
+    qkv = FusedProjection(3, heads, kernel_init=INIT, name='qkv')(x)
     table = BiasTable(self.num_heads, self.kernel_size, name='position_bias')()
-    mixed = neighborhood_attention(
-      qkv[..., 0, :, :],
-      qkv[..., 1, :, :],
-      qkv[..., 2, :, :],
-      table=table,
-      dilation=dilation,
-    )
-    return nn.Einsum(
-      (*heads, width),
-      'byxht,htd->byxd',
-      kernel_init=INIT,
-      name='out',
-    )(mixed[:, :h, :w])
+    mixed = neighborhood_attention(*qkv, table=table, dilation=dilation)
+    return project_out(mixed[:, :h, :w], width=width, kernel_init=INIT)
 
 
 class BiasTable(nn.Module):

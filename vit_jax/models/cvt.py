@@ -28,7 +28,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from vit_jax.layers.attention import DotProduct, head_shape
+from vit_jax.layers.attention import DotProduct, head_shape, project_out
 from vit_jax.layers.conv import ConvBN
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.mlp import Mlp
@@ -90,9 +90,7 @@ class ConvAttention(nn.Module):
       project('v', stride=2),
       scale=d**-0.5,
     )
-    return nn.Einsum(
-      (*mixed.shape[-2:], d), 'bnht,htd->bnd', kernel_init=INIT, name='out'
-    )(mixed)
+    return project_out(mixed, width=d, kernel_init=INIT)
 
   def _project(
     self, tokens: Array, name: str, *, stride: int, train: bool

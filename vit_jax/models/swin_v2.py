@@ -29,7 +29,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vit_jax.layers.attention import DotProduct, head_shape
+from vit_jax.layers.attention import (
+  DotProduct,
+  FusedProjection,
+  head_shape,
+  project_out,
+)
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.window import (
   Size,
@@ -134,29 +139,23 @@ class CosineAttention(nn.Module):
     """Mixes the tokens of each example; see `dot_product_attention`."""
     width = tokens.shape[-1]
     heads = head_shape(width, num_heads=self.num_heads)
-    qkv = nn.Einsum(
-      (width, 3, *heads),
-      'bnd,dsht->bnsht',
-      use_bias=False,
-      kernel_init=INIT,
-      name='qkv',
-    )(tokens)  # (B, N, 3, H, T)
+    query, key, value = FusedProjection(
+      3, heads, kernel_init=INIT, use_bias=False, name='qkv'
+    )(tokens)
     q_bias = self.param('q_bias', nn.initializers.zeros, heads)
     v_bias = self.param('v_bias', nn.initializers.zeros, heads)
     start = nn.initializers.constant(math.log(10))
     logit_scale = self.param('logit_scale', start, (self.num_heads,))
     scale = jnp.exp(jnp.minimum(logit_scale, math.log(100)))
     mixed = DotProduct()(
-      direction(qkv[:, :, 0] + q_bias[None, None]) * scale[None, None, :, None],
-      direction(qkv[:, :, 1]),
-      qkv[:, :, 2] + v_bias[None, None],
+      direction(query + q_bias[None, None]) * scale[None, None, :, None],
+      direction(key),
+      value + v_bias[None, None],
       bias=bias,
       mask=mask,
       scale=1.0,
     )
-    return nn.Einsum(
-      (*heads, width), 'bnht,htd->bnd', kernel_init=INIT, name='out'
-    )(mixed)
+    return project_out(mixed, width=width, kernel_init=INIT)
 
 
 def direction(x: Float[Array, '*b t']) -> Float[Array, '*b t']:

@@ -6,14 +6,14 @@ cudnn   cuDNN's fused kernel, for NVIDIA GPUs: the weights of all pairs of
 pallas  that of `fused_attention`, for TPUs, of which the same is true; it is
         interpreted elsewhere, for tests
 
-Which one serves depends on where the program will run, and that need not be
-where it is traced: `placed` says it, and how arrays are split over devices.
+Which one serves depends on where the program will run, see `ops.place`, unless
+the environment variable VIT_JAX_ATTENTION names one.
 """
 
 import contextlib
+import os
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 
 from vit_jax.lookup import choose
 from vit_jax.ops.fused_attention import fused_attention
+from vit_jax.ops.place import Place, here
 from vit_jax.types import Array
 
 # Tokens from which, and up to which, the kernel for TPUs is chosen: below, the
@@ -28,38 +29,11 @@ from vit_jax.types import Array
 FEWEST, MOST = 192, 4112
 
 
-class Place(NamedTuple):
-  """Where a program will run.
-
-  Attributes:
-    device: one of its devices.
-    shards: into how many parts examples and heads are split; None where a
-      kernel that XLA cannot split has no place.
-    by_shard: makes of a function of arrays (b, n, h, t), that of one device,
-      that of all.
-  """
-
-  device: Any
-  shards: tuple[int, int] | None
-  by_shard: Callable[[Callable[..., Array]], Callable[..., Array]]
-
-
 class _Inside(threading.local):
-  place: Place | None = None
-  kernel: str | None = None
+  kernel: str | None = os.getenv('VIT_JAX_ATTENTION') or None
 
 
 _inside = _Inside()
-
-
-@contextlib.contextmanager
-def placed(place: Place) -> Iterator[None]:
-  """Inside, attention is traced for this place."""
-  before, _inside.place = _inside.place, place
-  try:
-    yield
-  finally:
-    _inside.place = before
 
 
 @contextlib.contextmanager
@@ -70,14 +44,6 @@ def using(kernel: str) -> Iterator[None]:
     yield
   finally:
     _inside.kernel = before
-
-
-def here() -> Place:
-  """The place that `placed` says; by default the first device, if alone."""
-  if _inside.place is not None:
-    return _inside.place
-  alone = jax.device_count() == 1
-  return Place(jax.devices()[0], (1, 1) if alone else None, lambda f: f)
 
 
 def dot_product_attention(
@@ -102,7 +68,7 @@ def dot_product_attention(
     mask: True where a query may look at a key.
     scale: of the products, 1 / sqrt(t) by default.
     kernel: of `KERNELS`; by default what `choose_kernel` says for the place,
-      see `placed`, unless `using` names one.
+      see `ops.place`, unless `using` names one.
   """
   kernel = kernel or _inside.kernel
   if kernel is None:
@@ -190,11 +156,21 @@ def _xla(query, key, value, *, bias, mask, scale):
 
 
 def _cudnn(query, key, value, *, bias, mask, scale):
+  tokens, lengths = query.shape[1], {}
   if bias is not None:
     bias = bias.astype(query.dtype)  # In float32 it gives NaN, jax issue 32242.
-  return jax.nn.dot_product_attention(
-    query, key, value, bias, mask, scale=scale, implementation='cudnn'
+  if tokens % 2:  # It has no gradient for these, not even without a bias.
+    pad = ((0, 0), (0, 1), (0, 0), (0, 0))
+    query, key, value = (jnp.pad(x, pad) for x in (query, key, value))
+    length = jnp.full(len(query), tokens, jnp.int32)
+    lengths = {'query_seq_lengths': length, 'key_value_seq_lengths': length}
+  mixed = jax.nn.dot_product_attention(
+    *(query, key, value, bias, mask),
+    scale=scale,
+    implementation='cudnn',
+    **lengths,
   )
+  return mixed[:, :tokens]
 
 
 def _pallas(query, key, value, *, bias, mask, scale):

@@ -5,18 +5,13 @@ the answer: a GpuTargetConfigProto, of xla/stream_executor/
 device_description.proto, as in xla/backends/gpu/target_config.
 """
 
-import contextlib
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
 
-import flax.linen as nn
 import jax
 
 from vit_jax import chips
-from vit_jax.layers.attention import DotProduct
-from vit_jax.ops.kernels import choose_kernel
 
 # Compute capability 9.0 in the CUDA C++ Programming Guide, "Technical
 # Specifications per Compute Capability"; both as SXM modules.
@@ -89,17 +84,3 @@ def topology(name: str) -> Sequence[jax.Device]:
       f'--topology={name} needs what jax compiles for GPUs with, which is '
       'here without one as well: pip install -r requirements-cuda.txt'
     ) from error
-
-
-def attention_of(device: Any) -> contextlib.AbstractContextManager[None]:
-  """Inside, modules attend by the kernel that suits a device not among ours."""
-
-  def intercept(method, args, kwargs, context):
-    if isinstance(context.module, DotProduct):
-      given = {'bias': None, 'mask': None, **kwargs}
-      bias, mask = given['bias'], given['mask']
-      kernel = choose_kernel(*args[:2], bias=bias, mask=mask, device=device)
-      kwargs = {'kernel': kernel, **kwargs}
-    return method(*args, **kwargs)
-
-  return nn.intercept_methods(intercept)

@@ -249,17 +249,16 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> int:
   name = re.search(r'--?config[= ](\S+)', ' '.join(words))[1]
   if limit is None and (args.search or config['accumulate'] == memory.AUTO):
     raise ValueError('The memory is not known: give --config.memory_gib=16.')
-  with gpus.attention_of(devices[0]):
-    if args.search:
-      fitting = search(config, chip=chip, limit=limit, **given)
-      if not fitting:
-        raise ValueError('None fits: take more chips, or a smaller batch.')
-      found = fitting[0]
-      print(f'\nThe fastest that fits: {flags(found)}\n')
-    else:
-      built = build(config, **given)
-      if built.config['accumulate'] == memory.AUTO:
-        built, _ = memory.fit(built, limit=limit)
-      found = estimate(built, limit=limit)
+  if args.search:
+    fitting = search(config, chip=chip, limit=limit, **given)
+    if not fitting:
+      raise ValueError('None fits: take more chips, or a smaller batch.')
+    found = fitting[0]
+    print(f'\nThe fastest that fits: {flags(found)}\n')
+  else:
+    built = build(config, **given)
+    if built.config['accumulate'] == memory.AUTO:
+      built, _ = memory.fit(built, limit=limit)
+    found = estimate(built, limit=limit)
   show(report(found, chip), title=title(name, devices, found))
   return 0 if found.fits else 1
