@@ -89,7 +89,7 @@ def choose_kernel(
   """Returns the name of the kernel for arrays of these shapes and types.
 
   cuDNN takes 16 bits, heads of at most 128 in multiples of 8, and a bias whose
-  gradient it can sum, the same for all examples, for an even number of tokens
+  gradient it can sum, the same for all examples
   (jax/_src/cudnn/fused_attention_stablehlo.py). Masks it takes as biases, of
   every example. On a mesh, query and key must be split alike, which only
   self-attention promises. It is used from compute capability 8.0 on.
@@ -112,8 +112,7 @@ def choose_kernel(
     and width <= 128
   )
   if bias is not None:
-    is_shared = bias.shape == (1, heads, tokens, tokens)
-    suits_cudnn &= is_shared and tokens % 2 == 0
+    suits_cudnn &= bias.shape == (1, heads, tokens, tokens)
   return 'cudnn' if suits_cudnn else 'xla'
 
 
@@ -159,11 +158,18 @@ def _cudnn(query, key, value, *, bias, mask, scale):
   tokens, lengths = query.shape[1], {}
   if bias is not None:
     bias = bias.astype(query.dtype)  # In float32 it gives NaN, jax issue 32242.
-  if tokens % 2:  # It has no gradient for these, not even without a bias.
+  if (
+    tokens % 2
+  ):  # It has no gradient for these: one more, which counts nothing.
     pad = ((0, 0), (0, 1), (0, 0), (0, 0))
     query, key, value = (jnp.pad(x, pad) for x in (query, key, value))
-    length = jnp.full(len(query), tokens, jnp.int32)
-    lengths = {'query_seq_lengths': length, 'key_value_seq_lengths': length}
+    if bias is None:
+      length = jnp.full(len(query), tokens, jnp.int32)
+      lengths = {'query_seq_lengths': length, 'key_value_seq_lengths': length}
+    else:
+      bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 1), (0, 0)))
+      pad = ((0, 0), (0, 0), (0, 0), (0, 1))
+      bias = jnp.pad(bias, pad, constant_values=-1e9)
   mixed = jax.nn.dot_product_attention(
     *(query, key, value, bias, mask),
     scale=scale,
