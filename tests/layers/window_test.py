@@ -29,7 +29,8 @@ def places(size):
 def total(tokens, mask):
   """Instead of attention, the sum of all that may be seen."""
   n = tokens.shape[1]
-  mask = jnp.ones((len(tokens), 1, n, n)) if mask is None else mask
+  mask = jnp.ones((1, 1, n, n)) if mask is None else mask
+  mask = jnp.tile(mask, (len(tokens) // len(mask), 1, 1, 1))
   return jnp.einsum('bqn,bnd->bqd', mask[:, 0].astype(float), tokens)
 
 

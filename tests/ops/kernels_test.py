@@ -97,7 +97,11 @@ def test_the_gradient_is_that_of_jax(options):
   [
     ((2, 197, 12, 64), None, {}, 'cudnn'),
     ((2, 197, 12, 64), None, {'dtype': jnp.float32}, 'xla'),
-    ((2, 197, 12, 64), None, {'mask': True}, 'xla'),
+    ((2, 197, 12, 64), None, {'mask': (1, 1, 1, 197)}, 'xla'),
+    ((2, 197, 12, 64), None, {'mask': (2, 1, 197, 197)}, 'xla'),
+    ((2, 197, 12, 64), None, {'mask': (1, 1, 197, 197)}, 'cudnn'),
+    ((8, 49, 3, 32), (1, 3, 49, 49), {'mask': (4, 1, 49, 49)}, 'cudnn'),
+    ((8, 49, 3, 32), (1, 3, 49, 49), {'mask': (4, 3, 49, 49)}, 'xla'),
     ((2, 197, 12, 64), None, {'queries': 1}, 'xla'),
     ((2, 197, 12, 64), None, {'capability': '7.5'}, 'xla'),
     ((2, 197, 12, 64), None, {'capability': 'gfx90a'}, 'xla'),
@@ -116,7 +120,8 @@ def test_the_kernel_suits_the_shapes_and_the_device(
   key = jnp.zeros(shape, dtype)
   queries = options.pop('queries', shape[1])
   query = jnp.zeros((shape[0], queries, *shape[2:]), dtype)
-  mask = jnp.ones((1, 1, 1, 1), bool) if options.pop('mask', False) else None
+  mask = options.pop('mask', None)
+  mask = None if mask is None else jnp.ones(mask, bool)
   device = types.SimpleNamespace(
     platform='gpu', compute_capability=options.pop('capability', '9.0')
   )
@@ -239,32 +244,55 @@ def test_a_hessian_is_never_that_of_a_fused_kernel():
   assert curved.shape == x.shape
 
 
-@pytest.mark.parametrize('has_bias', [False, True])
 @pytest.mark.parametrize('tokens', [8, 13])
-def test_cudnn_gets_an_even_number_of_tokens(tokens, has_bias, monkeypatch):
-  qkv = [normal(i, 2, tokens, 3, 8) for i in range(3)]
-  bias = normal(3, 1, 3, tokens, tokens) if has_bias else jnp.zeros(())
+@pytest.mark.parametrize('has_bias', [False, True])
+@pytest.mark.parametrize('windows', [None, 1, 3])
+def test_cudnn_gets_even_numbers_of_tokens_and_masks_as_a_bias(
+  tokens, has_bias, windows, monkeypatch
+):
+  qkv = [normal(i, 6, tokens, 2, 8) for i in range(3)]
+  bias = normal(3, 1, 2, tokens, tokens) if has_bias else jnp.zeros(())
+  mask = None
+  if windows:
+    mask = (
+      normal(4, windows, 1, tokens, tokens) + 2 * jnp.eye(tokens)[None, None]
+      > 0
+    )
   given = []
 
   def elsewhere(query, *args, implementation, **options):
-    given.append((implementation, query.shape[1]))
+    given.append((implementation, query.shape))
     return attend(query, *args, implementation='xla', **options)
 
   def run(kernel):
     def loss(qkv, bias):
-      bias = bias if has_bias else None
-      mixed = dot_product_attention(*qkv, bias=bias, kernel=kernel)
+      options = {'bias': bias if has_bias else None, 'mask': mask}
+      mixed = dot_product_attention(*qkv, **options, kernel=kernel)
       return jnp.sum(mixed**2), mixed
 
     return jax.grad(loss, (0, 1), has_aux=True)(qkv, bias)
 
   attend = jax.nn.dot_product_attention
   monkeypatch.setattr(jax.nn, 'dot_product_attention', elsewhere)
-  for ours, exact in zip(
-    *map(jax.tree.leaves, (run('cudnn'), run('xla'))), strict=True
-  ):
+  pairs = zip(*map(jax.tree.leaves, (run('cudnn'), run('xla'))), strict=True)
+  for ours, exact in pairs:
     np.testing.assert_allclose(ours, exact, rtol=1e-4, atol=1e-5)
-  assert given == [('cudnn', tokens + tokens % 2)]
+  folded = windows or 1
+  shape = (6 // folded, tokens + tokens % 2, 2 * folded, 8)
+  assert given == [('cudnn', shape)]
+
+
+def test_masks_repeat_along_the_examples():
+  query, key, value = (normal(i, 4, 5, 2, 8) for i in range(3))
+  mask = jnp.tril(jnp.ones((5, 5), bool))
+  mask = jnp.stack([mask, mask.T])[:, None]
+  options = {'kernel': 'xla'}
+  np.testing.assert_array_equal(
+    dot_product_attention(query, key, value, mask=mask, **options),
+    dot_product_attention(
+      query, key, value, mask=jnp.concatenate([mask, mask]), **options
+    ),
+  )
 
 
 @pytest.mark.skipif(

@@ -97,7 +97,7 @@ class MultiHeadAttention(nn.Module):
     tokens: Float[Array, 'b n c'],
     *,
     bias: Float[Array, '#b #h #n #n'] | None = None,
-    mask: Bool[Array, '#b #h #n #n'] | None = None,
+    mask: Bool[Array, 'w #h #n #n'] | None = None,
   ) -> Float[Array, 'b n d']:
     """Mixes the tokens of each example; see `dot_product_attention`."""
     width = self.width or tokens.shape[-1]
@@ -135,7 +135,7 @@ class CrossAttention(nn.Module):
     query: Float[Array, 'b q d'],
     context: Float[Array, 'b n c'],
     *,
-    mask: Bool[Array, '#b #h #q #n'] | None = None,
+    mask: Bool[Array, 'w #h #q #n'] | None = None,
   ) -> Float[Array, 'b q d']:
     """Gathers from the context what each query asks for."""
     width = query.shape[-1]

@@ -31,12 +31,12 @@ def within_windows(
 
   Args:
     attend: (tokens (b * windows, n, d), mask) -> tokens. The mask, if any, is
-      (b * windows, 1, n, n), True where a query may look at a key.
+      (windows, 1, n, n), True where a query may look at a key, for each image.
     x: the map.
     window: of the windows, at most the map.
     shifted: whether the windows are shifted; may be traced.
   """
-  b, h, w, _ = x.shape
+  _, h, w, _ = x.shape
   shift = (
     window[0] // 2 if h > window[0] else 0,
     window[1] // 2 if w > window[1] else 0,
@@ -51,8 +51,7 @@ def within_windows(
     mask = mask | ~shifted
   offset = shifted * np.array(shift)
   x = jnp.roll(x, -offset, axis=(1, 2))
-  mask = jnp.tile(mask, (b, 1, 1))[:, None]  # (B * W, 1, N, N)
-  tokens = attend(partition(x, window=window), mask)
+  tokens = attend(partition(x, window=window), jnp.asarray(mask)[:, None])
   x = merge(tokens, window=window, size=size)
   return jnp.roll(x, offset, axis=(1, 2))[:, :h, :w]
 

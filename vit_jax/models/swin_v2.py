@@ -134,7 +134,7 @@ class CosineAttention(nn.Module):
     tokens: Float[Array, 'b n d'],
     *,
     bias: Float[Array, '#b #h #n #n'],
-    mask: Bool[Array, '#b #h #n #n'] | None = None,
+    mask: Bool[Array, 'w #h #n #n'] | None = None,
   ) -> Float[Array, 'b n d']:
     """Mixes the tokens of each example; see `dot_product_attention`."""
     width = tokens.shape[-1]

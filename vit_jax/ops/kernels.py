@@ -27,6 +27,7 @@ from vit_jax.types import Array
 # Tokens from which, and up to which, the kernel for TPUs is chosen: below, the
 # matrix of weights is small; above, it was not compiled (docs/notebook.md).
 FEWEST, MOST = 192, 4112
+_NEVER = -1e9  # of a logit whose key does not count
 
 
 class _Inside(threading.local):
@@ -52,7 +53,7 @@ def dot_product_attention(
   value: Float[Array, 'b n h t'],
   *,
   bias: Float[Array, '#b #h #q #n'] | None = None,
-  mask: Bool[Array, '#b #h #q #n'] | None = None,
+  mask: Bool[Array, 'w #h #q #n'] | None = None,
   scale: float | None = None,
   kernel: str | None = None,
 ) -> Float[Array, 'b q h t']:
@@ -65,7 +66,8 @@ def dot_product_attention(
     key: what is compared with the query.
     value: what is averaged.
     bias: added to the logits.
-    mask: True where a query may look at a key.
+    mask: True where a query may look at a key; w divides b, and the first w
+      examples have these masks, as the next w have, and so on.
     scale: of the products, 1 / sqrt(t) by default.
     kernel: of `KERNELS`; by default what `choose_kernel` says for the place,
       see `ops.place`, unless `using` names one.
@@ -83,16 +85,17 @@ def choose_kernel(
   key: Float[Array, 'b n h t'],
   *,
   bias: Float[Array, '#b #h #q #n'] | None,
-  mask: Bool[Array, '#b #h #q #n'] | None,
+  mask: Bool[Array, 'w #h #q #n'] | None,
   place: Place,
 ) -> str:
   """Returns the name of the kernel for arrays of these shapes and types.
 
   cuDNN takes 16 bits, heads of at most 128 in multiples of 8, and a bias whose
   gradient it can sum, the same for all examples
-  (jax/_src/cudnn/fused_attention_stablehlo.py). Masks it takes as biases, of
-  every example. On a mesh, query and key must be split alike, which only
-  self-attention promises. It is used from compute capability 8.0 on.
+  (jax/_src/cudnn/fused_attention_stablehlo.py). It takes masks as such a bias,
+  the windows that share none as heads of one image. On a mesh, query and key
+  must be split alike, which only self-attention promises. It is used from
+  compute capability 8.0 on.
 
   That for TPUs takes bfloat16 without bias or mask, if the devices split the
   examples and the heads evenly.
@@ -106,13 +109,15 @@ def choose_kernel(
     capability[:1].isdigit()
     and float(capability) >= 8.0
     and query.dtype.itemsize == 2
-    and mask is None
     and query.shape == key.shape
     and width % 8 == 0
     and width <= 128
   )
   if bias is not None:
     suits_cudnn &= bias.shape == (1, heads, tokens, tokens)
+  if mask is not None:
+    suits_cudnn &= mask.shape[1:] == (1, tokens, tokens)
+    suits_cudnn &= len(mask) < len(query)
   return 'cudnn' if suits_cudnn else 'xla'
 
 
@@ -140,6 +145,7 @@ def _xla(query, key, value, *, bias, mask, scale):
   if bias is not None:
     logits = logits + bias
   if mask is not None:
+    mask = repeat_mask(mask, examples=len(logits))
     logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
   largest = logits.max(axis=-1, keepdims=True)
   weights = jnp.exp(logits - jax.lax.stop_gradient(largest))
@@ -154,8 +160,26 @@ def _xla(query, key, value, *, bias, mask, scale):
   return mixed.astype(value.dtype).swapaxes(1, 2)
 
 
+def repeat_mask(
+  mask: Bool[Array, 'w h q n'], *, examples: int
+) -> Bool[Array, '#b h q n']:
+  """One for each example, or one for all, see `dot_product_attention`."""
+  if len(mask) == 1:
+    return mask
+  return jnp.tile(mask, (examples // len(mask), 1, 1, 1))
+
+
 def _cudnn(query, key, value, *, bias, mask, scale):
   tokens, lengths = query.shape[1], {}
+  if mask is not None:
+    split, join = _windows_as_heads(len(mask), query.shape)
+    query, key, value = map(split, (query, key, value))
+    bias = jnp.zeros(()) if bias is None else bias.swapaxes(0, 1)
+    bias = jnp.where(mask.swapaxes(0, 1), bias, _NEVER)  # (H, W, N, N)
+    bias = jnp.broadcast_to(
+      bias, (query.shape[2] // len(mask), *bias.shape[1:])
+    )
+    bias = bias.reshape(1, -1, tokens, tokens)
   if bias is not None:
     bias = bias.astype(query.dtype)  # In float32 it gives NaN, jax issue 32242.
   if (
@@ -169,14 +193,27 @@ def _cudnn(query, key, value, *, bias, mask, scale):
     else:
       bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 1), (0, 0)))
       pad = ((0, 0), (0, 0), (0, 0), (0, 1))
-      bias = jnp.pad(bias, pad, constant_values=-1e9)
+      bias = jnp.pad(bias, pad, constant_values=_NEVER)
   mixed = jax.nn.dot_product_attention(
-    *(query, key, value, bias, mask),
-    scale=scale,
-    implementation='cudnn',
-    **lengths,
-  )
-  return mixed[:, :tokens]
+    query, key, value, bias, scale=scale, implementation='cudnn', **lengths
+  )[:, :tokens]
+  return mixed if mask is None else join(mixed)
+
+
+def _windows_as_heads(windows, shape):
+  """Ways from windows that are examples, of this shape, to heads, and back."""
+  images, (_, tokens, heads, width) = shape[0] // windows, shape
+
+  # Heads before windows, as devices split the heads.
+  def split(x):
+    x = x.reshape(images, windows, tokens, heads, width)
+    return x.transpose(0, 2, 3, 1, 4).reshape(images, tokens, -1, width)
+
+  def join(x):
+    x = x.reshape(images, tokens, heads, windows, width)
+    return x.transpose(0, 3, 1, 2, 4).reshape(shape)
+
+  return split, join
 
 
 def _pallas(query, key, value, *, bias, mask, scale):

@@ -23,6 +23,7 @@ from vit_jax.layers.neighborhood import (
 )
 from vit_jax.layers.window import largest_window, within_windows
 from vit_jax.models import mobile_former, mobilevit, pvt_v2, scan, swin, swin_v2
+from vit_jax.ops.kernels import repeat_mask
 from vit_jax.trained import Trained
 from vit_jax.types import Array, Params, State
 
@@ -77,7 +78,7 @@ def weights(
   key: Float[Array, 'b n h t'],
   *,
   bias: Float[Array, '#b #h #q #n'] | None = None,
-  mask: Bool[Array, '#b #h #q #n'] | None = None,
+  mask: Bool[Array, 'w #h #q #n'] | None = None,
   scale: float | None = None,
 ) -> Float[Array, 'b h q n']:
   """softmax(scale query key^T + bias), see `dot_product_attention`."""
@@ -88,6 +89,7 @@ def weights(
   if bias is not None:
     logits = logits + bias
   if mask is not None:
+    mask = repeat_mask(mask, examples=len(logits))
     logits = jnp.where(mask, logits, -jnp.inf)
   return jax.nn.softmax(logits, axis=-1)
 
