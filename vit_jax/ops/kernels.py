@@ -170,21 +170,19 @@ def repeat_mask(
 
 
 def _cudnn(query, key, value, *, bias, mask, scale):
-  tokens, lengths = query.shape[1], {}
+  _, tokens, heads, _ = query.shape
+  lengths = {}
   if mask is not None:
     split, join = _windows_as_heads(len(mask), query.shape)
     query, key, value = map(split, (query, key, value))
-    bias = jnp.zeros(()) if bias is None else bias.swapaxes(0, 1)
-    bias = jnp.where(mask.swapaxes(0, 1), bias, _NEVER)  # (H, W, N, N)
-    bias = jnp.broadcast_to(
-      bias, (query.shape[2] // len(mask), *bias.shape[1:])
-    )
+    bias = jnp.zeros((1, 1, 1, 1)) if bias is None else bias
+    bias = jnp.where(mask.swapaxes(0, 1), bias.swapaxes(0, 1), _NEVER)
+    bias = jnp.broadcast_to(bias, (heads, *bias.shape[1:]))  # (H, W, N, N)
     bias = bias.reshape(1, -1, tokens, tokens)
   if bias is not None:
     bias = bias.astype(query.dtype)  # In float32 it gives NaN, jax issue 32242.
-  if (
-    tokens % 2
-  ):  # It has no gradient for these: one more, which counts nothing.
+  # It has no gradient for odd numbers: one token more, which does not count.
+  if tokens % 2:
     pad = ((0, 0), (0, 1), (0, 0), (0, 0))
     query, key, value = (jnp.pad(x, pad) for x in (query, key, value))
     if bias is None:
