@@ -166,6 +166,18 @@ def test_a_tpu_has_a_kernel_of_its_own(query, keys, options, kernel):
   )
 
 
+def test_a_cpu_leaves_it_to_xla():
+  x = jnp.zeros((1, 200, 2, 16), jnp.bfloat16)
+  place = Place(jax.devices('cpu')[0], (1, 1), lambda f: f)
+  assert 'xla' == choose_kernel(x, x, bias=None, mask=None, place=place)
+
+
+def test_a_misspelt_kernel_is_corrected():
+  x = jnp.zeros((1, 4, 2, 8))
+  with pytest.raises(ValueError, match='cudnn'):
+    dot_product_attention(x, x, x, kernel='cudn')
+
+
 def test_several_devices_without_a_mesh_leave_it_to_xla(monkeypatch):
   device = types.SimpleNamespace(platform='tpu')
   monkeypatch.setattr(jax, 'devices', lambda: [device])

@@ -219,11 +219,20 @@ def test_a_limit_is_that_of_the_device_or_of_its_vendor():
 
 
 @pytest.mark.slow
-def test_a_step_is_compiled_for_tpus_that_are_not_here():
-  pytest.importorskip('libtpu')
+@pytest.mark.parametrize(
+  ('compiler', 'topology', 'device', 'gib'),
+  [
+    ('libtpu', 'v5e:2x2', 'TPU v5 lite', '14.9'),
+    ('jax_cuda13_plugin', 'h100:4', 'NVIDIA H100', '74.5'),
+  ],
+)
+def test_a_step_is_compiled_for_devices_that_are_not_here(
+  compiler, topology, device, gib
+):
+  pytest.importorskip(compiler)
   done = subprocess.run(
     [
-      *(sys.executable, '-m', 'vit_jax.tools.plan', '--topology=v5e:2x2'),
+      *(sys.executable, '-m', 'vit_jax.tools.plan', f'--topology={topology}'),
       *('--config=configs/scaling.py:mu_16', '--config.batch_size=64'),
       *('--config.mesh.data=1', '--config.mesh.fsdp=4'),
     ],
@@ -232,24 +241,6 @@ def test_a_step_is_compiled_for_tpus_that_are_not_here():
     env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
   )
   assert done.returncode == 0, done.stderr
-  assert 'on 4 x TPU v5 lite, batch 64' in done.stdout
-  assert re.search(r'total +0\.0\d+ GiB +0% of 14\.9 GiB', done.stdout)
-  assert re.search(r'all-gather +[\d.e-]+ GB +\d+ times', done.stdout)
-
-
-@pytest.mark.slow
-def test_a_step_is_compiled_for_gpus_that_are_not_here():
-  pytest.importorskip('jax_cuda13_plugin')
-  done = subprocess.run(
-    [
-      *(sys.executable, '-m', 'vit_jax.tools.plan', '--topology=h100:4'),
-      *('--config=configs/scaling.py:mu_16', '--config.batch_size=64'),
-      *('--config.mesh.data=1', '--config.mesh.fsdp=4'),
-    ],
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
-  assert 'on 4 x NVIDIA H100, batch 64' in done.stdout
-  assert re.search(r'total +0\.0\d+ GiB +0% of 74\.5 GiB', done.stdout)
+  assert f'on 4 x {device}, batch 64' in done.stdout
+  assert re.search(rf'total +0\.0\d+ GiB +0% of {gib} GiB', done.stdout)
   assert re.search(r'all-gather +[\d.e-]+ GB +\d+ times', done.stdout)

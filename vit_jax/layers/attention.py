@@ -176,11 +176,10 @@ def project_out(
   kernel_init: nn.initializers.Initializer,
 ) -> Float[Array, '*b d']:
   """Joins the heads again, as the submodule `out` of the caller."""
-  joined = join_rows(mixed.reshape(*mixed.shape[:-2], -1))
   rows = nn.Einsum(
     (*mixed.shape[-2:], width),
     '...ht,htd->...d',
     kernel_init=kernel_init,
     name='out',
-  )(joined.reshape(*joined.shape[:-1], *mixed.shape[-2:]))
+  )(join_rows(mixed, keep=2))
   return rows.reshape(*mixed.shape[:-2], width)

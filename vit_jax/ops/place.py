@@ -56,13 +56,19 @@ def here() -> Place:
   return Place(jax.devices()[0], (1, 1) if alone else None, lambda f: f)
 
 
-def join_rows(x: Float[Array, '*b d']) -> Float[Array, '*r d']:
-  """Makes one axis of all but the last, where products are faster for it.
+def join_rows(
+  x: Float[Array, '*b d'], *, keep: int = 1
+) -> Float[Array, '*r d']:
+  """Makes one axis of all but those to keep, where products are faster for it.
 
   XLA copies the operands of a kernel's gradient where several axes are summed
   over, except on TPUs. There it would copy to join them, as each matrix of the
   last two axes is laid out in tiles of its own.
+
+  Args:
+    x: an array.
+    keep: how many of its last axes stay as they are.
   """
   if here().device.platform == 'tpu':
     return x
-  return x.reshape(-1, x.shape[-1])
+  return x.reshape(-1, *x.shape[-keep:])
