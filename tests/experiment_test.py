@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from vit_jax import data, evaluators, experiment
 from vit_jax.evaluators import corruption
+from vit_jax.ops import kernels
 
 
 def folder(root, names, *, count=4):
@@ -40,6 +41,22 @@ def results(config, name):
     jax.random.key(0), experiment.dummy_batch(built.image_shape, 'float32')
   )
   return built.evals[name](params, state)
+
+
+def test_attention_is_told_how_the_mesh_splits_an_evaluation(
+  config, monkeypatch
+):
+  config.evals.test = {'name': 'classification', 'data': 'digits:test[:16]'}
+  config.mesh.data, config.mesh.tensor = 8, 1
+  seen = set()
+
+  def spy(*_, place, **__):
+    seen.add(place.shards)
+    return 'xla'
+
+  monkeypatch.setattr(kernels, 'choose_kernel', spy)
+  results(config, 'test')
+  assert (8, 1) in seen
 
 
 def test_features_are_compared_with_those_of_the_run(config):

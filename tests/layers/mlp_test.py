@@ -75,8 +75,10 @@ def test_a_gelu_is_as_exact_in_16_bits_as_these_allow(kind):
   x = jnp.linspace(-6, 6, 997)[None]
   half = x.astype(jnp.bfloat16)
   wide = GELU[kind](half.astype(jnp.float32))
+  # Only the exact one takes care of the far end, where it is small.
+  rtol, atol = (0.01, 1e-6) if kind == 'erf' else (0.02, 0.004)
   np.testing.assert_allclose(
-    GELU[kind](half).astype(jnp.float32), wide, rtol=0.02, atol=0.004
+    GELU[kind](half).astype(jnp.float32), wide, rtol=rtol, atol=atol
   )
 
 
